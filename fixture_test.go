@@ -1,0 +1,201 @@
+package azmtls_test
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/tls"
+	"errors"
+	"io"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/azmtls/azmtls"
+	"github.com/azmtls/azmtls/imdstest"
+	"github.com/azmtls/azmtls/mtls"
+	"github.com/stretchr/testify/require"
+)
+
+const (
+	tenant   = "99999999-8888-7777-6666-555555555555"
+	clientID = "11111111-2222-3333-4444-555555555555"
+	alias    = "system_assigned_managed_identity#att=0"
+	vault    = "https://vault.azure.net/.default"
+	storage  = "https://storage.azure.com/.default"
+)
+
+// testKey is one key for all tests: RSA keys are slow to make, and the certificates differ.
+var testKey = sync.OnceValue(func() *rsa.PrivateKey {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		panic(err)
+	}
+	return key
+})
+
+// key is a software key that can be told to fail.
+type key struct {
+	*rsa.PrivateKey
+	strength mtls.BindingStrength
+	broken   func() error
+}
+
+func (k *key) Strength() mtls.BindingStrength { return k.strength }
+
+// keys is a provider of testKey.
+type keys struct {
+	strength mtls.BindingStrength
+	err      error
+	broken   func() error // of the next key
+}
+
+func (k *keys) Key(context.Context) (mtls.Key, error) {
+	if k.err != nil {
+		return nil, k.err
+	}
+	strength := k.strength
+	if strength == mtls.StrengthNone {
+		strength = mtls.StrengthSoftware
+	}
+	return &key{PrivateKey: testKey(), strength: strength, broken: k.broken}, nil
+}
+
+// store is a Store in memory that counts evictions and can refuse to be cleaned.
+type store struct {
+	mu        sync.Mutex
+	entries   map[string]*mtls.Binding
+	evictions int
+	stuck     bool
+	onSave    func(*mtls.Binding)
+}
+
+func (s *store) Load(_ context.Context, alias string) (*mtls.Binding, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if b := s.entries[alias]; b != nil {
+		return b, nil
+	}
+	return nil, mtls.ErrNotFound
+}
+
+func (s *store) Save(_ context.Context, alias string, b *mtls.Binding) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stuck {
+		return errors.New("the store is read-only")
+	}
+	if s.onSave != nil {
+		s.onSave(b)
+	}
+	s.put(alias, b)
+	return nil
+}
+
+func (s *store) put(alias string, b *mtls.Binding) {
+	if s.entries == nil {
+		s.entries = map[string]*mtls.Binding{}
+	}
+	s.entries[alias] = b
+}
+
+func (s *store) DeleteAll(_ context.Context, alias string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.evictions++
+	if s.stuck {
+		return errors.New("the store is read-only")
+	}
+	delete(s.entries, alias)
+	return nil
+}
+
+func (s *store) get(alias string) *mtls.Binding {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.entries[alias]
+}
+
+func (s *store) evicted() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.evictions
+}
+
+// fixture is a simulator and a credential for it.
+type fixture struct {
+	testing.TB
+	server *imdstest.Server
+	store  *store
+	keys   *keys
+	cred   *azmtls.ImdsV2MtlsCredential
+	now    func() time.Time
+}
+
+// newFixture starts a simulator; edit may change the credential's options.
+func newFixture(t testing.TB, options imdstest.Options, edit func(*azmtls.ImdsV2MtlsCredentialOptions)) *fixture {
+	t.Helper()
+	options.TenantID, options.ClientID = tenant, clientID
+	f := &fixture{TB: t, server: imdstest.NewServer(&options), store: &store{}, keys: &keys{}, now: time.Now}
+	t.Cleanup(f.server.Close)
+	f.cred = f.another(edit)
+	return f
+}
+
+// another returns another credential for the same simulator, store and key provider.
+func (f *fixture) another(edit func(*azmtls.ImdsV2MtlsCredentialOptions)) *azmtls.ImdsV2MtlsCredential {
+	f.Helper()
+	o := &azmtls.ImdsV2MtlsCredentialOptions{
+		ClientOptions: f.server.ClientOptions(),
+		MTLSTransport: f.server.MTLSTransport(),
+		KeyProvider:   f.keys,
+		Store:         f.store,
+		Cache:         &mtls.Cache{Time: func() time.Time { return f.now() }},
+	}
+	o.Retry = policy.RetryOptions{RetryDelay: time.Millisecond, MaxRetryDelay: 5 * time.Millisecond}
+	if edit != nil {
+		edit(o)
+	}
+	cred, err := azmtls.NewCredentialAt(func() time.Time { return f.now() }, o)
+	require.NoError(f, err)
+	f.Cleanup(func() { require.NoError(f, cred.Close()) })
+	return cred
+}
+
+func (f *fixture) token(scope string) (azcore.AccessToken, error) {
+	return f.cred.GetToken(f.Context(), policy.TokenRequestOptions{Scopes: []string{scope}})
+}
+
+// plant puts a binding for the system-assigned identity into the store, as an earlier process left it.
+func (f *fixture) plant() *mtls.Binding {
+	f.Helper()
+	k, err := f.keys.Key(f.Context())
+	require.NoError(f, err)
+	leaf, err := f.server.IssueCertificate(k.Public(), clientID)
+	require.NoError(f, err)
+	b := &mtls.Binding{
+		Certificate: tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: k, Leaf: leaf},
+		Endpoint:    f.server.TokenURL() + "/" + tenant,
+		ClientID:    clientID,
+	}
+	f.store.put(alias, b)
+	return b
+}
+
+// noRejections fails the test when a request was not as the real services demand it.
+func (f *fixture) noRejections() {
+	f.Helper()
+	require.Empty(f, f.server.Rejections())
+}
+
+func (k *key) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	if k.broken != nil {
+		if err := k.broken(); err != nil {
+			return nil, err
+		}
+	}
+	return k.PrivateKey.Sign(rand, digest, opts)
+}

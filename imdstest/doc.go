@@ -1,0 +1,9 @@
+// Package imdstest simulates what an Azure VM with a managed identity talks to, in the process of a test and on loopback: the
+// instance metadata service (IMDS v2), Entra's mTLS token endpoint and a protected resource. It is to them what
+// net/http/httptest is to http.
+//
+// The simulator is strict. It refuses what the real services refuse, down to the bytes of a certificate request, and
+// [Server.Rejections] says why. Its certificates and tokens are real: the token endpoint and the resource demand a client
+// certificate of the simulator's authority, and a proof-of-possession token is accepted only on a connection with the
+// certificate it is bound to (RFC 8705). [Server.Inject] makes it fail in all the ways that networks and servers fail.
+package imdstest

@@ -1,0 +1,198 @@
+package imdstest
+
+import (
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/google/uuid"
+)
+
+// serverHeader is how IMDS names itself.
+const serverHeader = "IMDS/150.870.65.1854"
+
+// serveIMDS is the metadata service.
+func (s *Server) serveIMDS(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Server", serverHeader)
+	switch r.URL.Path {
+	case "/metadata/identity/getplatformmetadata":
+		s.count(func(c *Counts) { c.Metadata++ })
+		if r.Method == http.MethodGet && r.Header.Get("Metadata") == "" {
+			imdsError(w, http.StatusBadRequest, "the Metadata header is missing") // a probe: IMDS v2 is here
+			return
+		}
+		s.answer(w, r, Metadata, s.metadata)
+	case "/metadata/identity/issuecredential":
+		s.count(func(c *Counts) { c.Issue++ })
+		s.answer(w, r, Issue, s.issueCredential)
+	default:
+		s.reject(Metadata, "unknown path "+r.URL.Path)
+		imdsError(w, http.StatusNotFound, "not found")
+	}
+}
+
+// refusedError is what a strict check found.
+type refusedError struct {
+	status int
+	reason string
+}
+
+func (e *refusedError) Error() string { return e.reason }
+
+func refuse(format string, args ...any) error {
+	return &refusedError{http.StatusBadRequest, fmt.Sprintf(format, args...)}
+}
+
+// answer runs a handler of IMDS under the faults of its endpoint.
+func (s *Server) answer(w http.ResponseWriter, r *http.Request, endpoint Endpoint, handle func(*http.Request, identity, *Fault) (map[string]any, error)) {
+	fault := s.faults.strike(s, endpoint, "", onRequest)
+	if fault != nil && s.spoil(w, r, fault) {
+		return
+	}
+	id, err := s.checkIMDS(r, endpoint)
+	var body map[string]any
+	if err == nil {
+		body, err = handle(r, id, fault)
+	}
+	if err != nil {
+		s.reject(endpoint, err.Error())
+		imdsError(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	if fault != nil && fault.Kind == KindEdit {
+		fault.Edit(body)
+	}
+	writeJSON(w, http.StatusOK, body)
+}
+
+// identity is a managed identity of the machine.
+type identity struct{ clientID, kind string }
+
+// checkIMDS applies the checks that both requests to IMDS have in common, and returns the identity asked for.
+func (s *Server) checkIMDS(r *http.Request, endpoint Endpoint) (identity, error) {
+	method := http.MethodGet
+	if endpoint == Issue {
+		method = http.MethodPost
+	}
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	switch {
+	case r.Method != method:
+		return identity{}, refuse("the method is %s, not %s", r.Method, method)
+	case r.Header.Get("Metadata") != "true":
+		return identity{}, refuse("the header Metadata is %q, not true", r.Header.Get("Metadata"))
+	case uuid.Validate(r.Header.Get("x-ms-client-request-id")) != nil:
+		return identity{}, refuse("the header x-ms-client-request-id is not a GUID")
+	case r.Header.Get("X-Forwarded-For") != "":
+		return identity{}, refuse("the request came through a proxy (X-Forwarded-For)")
+	case err != nil:
+		return identity{}, refuse("the query is malformed")
+	case len(query["cred-api-version"]) != 1 || query.Get("cred-api-version") != "2.0":
+		return identity{}, refuse("the query parameter cred-api-version is not 2.0")
+	}
+	delete(query, "cred-api-version")
+	id := identity{s.options.ClientID, "SystemAssigned"}
+	for name, values := range query {
+		if len(query) > 1 || len(values) != 1 || values[0] == "" {
+			return identity{}, refuse("the query names more than one identity, or an empty one")
+		}
+		switch name {
+		case "client_id":
+			if uuid.Validate(values[0]) != nil {
+				return identity{}, refuse("client_id is not a GUID")
+			}
+			id = identity{values[0], "UserAssigned"}
+		case "mi_res_id", "object_id":
+			id = identity{uuid.NewSHA1(uuid.NameSpaceURL, []byte(values[0])).String(), "UserAssigned"}
+		default:
+			return identity{}, refuse("the query parameter %s is unknown", name)
+		}
+	}
+	return id, nil
+}
+
+func (s *Server) cuID() (compact string) {
+	id := struct {
+		VMID   string `json:"vmId,omitempty"`
+		VMSSID string `json:"vmssId,omitempty"`
+	}{s.options.VMID, s.options.VMSSID}
+	return string(must(json.Marshal(id)))
+}
+
+func (s *Server) metadata(_ *http.Request, id identity, _ *Fault) (map[string]any, error) {
+	var cuID map[string]any
+	if err := json.Unmarshal([]byte(s.cuID()), &cuID); err != nil {
+		return nil, err
+	}
+	return map[string]any{
+		"clientId":            id.clientID,
+		"tenantId":            s.options.TenantID,
+		"cuId":                cuID,
+		"attestationEndpoint": "https://attestation.invalid",
+	}, nil
+}
+
+func (s *Server) issueCredential(r *http.Request, id identity, fault *Fault) (map[string]any, error) {
+	if contentType := r.Header.Get("Content-Type"); contentType != "application/json; charset=utf-8" {
+		return nil, refuse("the content type is %q, not application/json; charset=utf-8", contentType)
+	}
+	var fields map[string]string
+	if err := json.NewDecoder(io.LimitReader(r.Body, 1<<20)).Decode(&fields); err != nil {
+		return nil, refuse("the body is not a JSON object of strings")
+	}
+	for name, value := range fields {
+		if name != "csr" && name != "attestation_token" {
+			return nil, refuse("the field %s is unknown", name)
+		}
+		if value == "" {
+			return nil, refuse("the field %s is empty", name)
+		}
+	}
+	if s.options.RequireAttestation && fields["attestation_token"] == "" {
+		return nil, refuse("the attestation_token is missing")
+	}
+	if strings.ContainsAny(fields["csr"], "\r\n-") {
+		return nil, refuse("the csr has line breaks or PEM armour")
+	}
+	der, err := base64.StdEncoding.DecodeString(fields["csr"])
+	if err != nil {
+		return nil, refuse("the csr is not base64")
+	}
+	public, err := checkCSR(der, s.options.TenantID, id.clientID, s.cuID())
+	if err != nil {
+		return nil, refuse("the csr: %v", err)
+	}
+	var certified any = public
+	if fault != nil && fault.Kind == KindForeignKey {
+		stranger := *public
+		stranger.N = must(rsa.GenerateKey(rand.Reader, 2048)).N
+		certified = &stranger
+	}
+	leaf, err := s.authority.issue(s.options, certified, id.clientID)
+	if err != nil {
+		return nil, err
+	}
+	s.count(func(c *Counts) { c.Issued++ })
+	return map[string]any{
+		"client_id":                    id.clientID,
+		"tenant_id":                    s.options.TenantID,
+		"certificate":                  base64.StdEncoding.EncodeToString(leaf.Raw),
+		"identity_type":                id.kind,
+		"mtls_authentication_endpoint": s.tokenURL,
+	}, nil
+}
+
+func imdsError(w http.ResponseWriter, status int, description string) {
+	writeJSON(w, status, map[string]any{"error": "invalid_request", "error_description": description})
+}
+
+func writeJSON(w http.ResponseWriter, status int, body map[string]any) {
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(body)
+}

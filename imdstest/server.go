@@ -1,0 +1,127 @@
+package imdstest
+
+import (
+	"context"
+	"crypto"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"sync"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+)
+
+// Endpoint is one of the things that a Server simulates.
+type Endpoint string
+
+const (
+	// Metadata is IMDS's getplatformmetadata.
+	Metadata Endpoint = "metadata"
+	// Issue is IMDS's issuecredential.
+	Issue Endpoint = "issue"
+	// Token is Entra's mTLS token endpoint.
+	Token Endpoint = "token"
+	// Resource is the protected resource.
+	Resource Endpoint = "resource"
+)
+
+// Server is IMDS v2, Entra and a protected resource on loopback. It is safe for concurrent use.
+type Server struct {
+	options                   Options
+	authority                 *authority
+	imds, entra, resource     *http.Server
+	imdsURL, tokenURL, ownURL string
+	faults                    faults
+	counters                  counters
+	done                      chan struct{}
+	running                   sync.WaitGroup
+}
+
+// NewServer starts a Server on 127.0.0.1. Nil options are the default ones. It panics if it cannot listen, as
+// httptest.NewServer does. The caller must Close it.
+func NewServer(options *Options) *Server {
+	if options == nil {
+		options = &Options{}
+	}
+	s := &Server{options: options.withDefaults(), done: make(chan struct{})}
+	s.authority = newAuthority()
+	s.imds, s.imdsURL = s.serve(http.HandlerFunc(s.serveIMDS), "http", func(l net.Listener) net.Listener { return l })
+	s.entra, s.tokenURL = s.serve(s.onConnection(Token, s.serveToken), "https", s.listenTLS(Token, tls.RequireAndVerifyClientCert))
+	s.resource, s.ownURL = s.serve(s.onConnection(Resource, s.serveResource), "https", s.listenTLS(Resource, tls.VerifyClientCertIfGiven))
+	return s
+}
+
+// serve starts an HTTP server on a port of its own and returns its URL.
+func (s *Server) serve(handler http.Handler, scheme string, wrap func(net.Listener) net.Listener) (*http.Server, string) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		panic(fmt.Sprintf("imdstest: cannot listen on loopback: %v", err))
+	}
+	server := &http.Server{
+		Handler:     handler,
+		ErrorLog:    log.New(io.Discard, "", 0), // refused handshakes are what tests provoke
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
+	}
+	s.running.Go(func() { _ = server.Serve(wrap(listener)) })
+	return server, scheme + "://" + listener.Addr().String()
+}
+
+type connKey struct{}
+
+// Close ends the server and all its connections, hanging ones too.
+func (s *Server) Close() {
+	close(s.done)
+	for _, server := range []*http.Server{s.imds, s.entra, s.resource} {
+		_ = server.Close()
+	}
+	s.running.Wait()
+}
+
+// ClientOptions returns client options whose Transport sends every request to the simulated IMDS, whatever its host.
+func (s *Server) ClientOptions() azcore.ClientOptions {
+	return azcore.ClientOptions{Transport: imdsTransport{
+		url:    s.imdsURL,
+		client: &http.Client{Transport: &http.Transport{}, CheckRedirect: noRedirect},
+	}}
+}
+
+func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+
+// imdsTransport takes requests for 169.254.169.254 to the simulator.
+type imdsTransport struct {
+	url    string
+	client *http.Client
+}
+
+func (t imdsTransport) Do(req *http.Request) (*http.Response, error) {
+	here := req.Clone(req.Context())
+	here.URL.Scheme, here.URL.Host, here.Host = "http", t.url[len("http://"):], ""
+	return t.client.Do(here)
+}
+
+// MTLSTransport returns a template for connections over mutual TLS that trusts the simulator's servers.
+func (s *Server) MTLSTransport() *http.Transport {
+	return &http.Transport{TLSClientConfig: &tls.Config{RootCAs: s.CertPool()}, MaxIdleConnsPerHost: 100}
+}
+
+// IMDSURL returns the base URL of the simulated IMDS, fit for AZURE_POD_IDENTITY_AUTHORITY_HOST.
+func (s *Server) IMDSURL() string { return s.imdsURL }
+
+// TokenURL returns the mtls_authentication_endpoint that certificates are issued for.
+func (s *Server) TokenURL() string { return s.tokenURL }
+
+// ResourceURL returns the URL of the protected resource.
+func (s *Server) ResourceURL() string { return s.ownURL }
+
+// CertPool returns the authority that signed the certificates of the simulator's servers and the client certificates.
+func (s *Server) CertPool() *x509.CertPool { return s.authority.pool() }
+
+// IssueCertificate returns a certificate like those of issuecredential, without counting it: for tests that begin with a
+// certificate from an earlier process.
+func (s *Server) IssueCertificate(public crypto.PublicKey, clientID string) (*x509.Certificate, error) {
+	return s.authority.issue(s.options, public, clientID)
+}

@@ -1,0 +1,195 @@
+// Package imds speaks to the instance metadata service, version 2: it asks what the machine is, and for certificates.
+package imds
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/streaming"
+	"github.com/google/uuid"
+)
+
+const (
+	defaultEndpoint = "http://169.254.169.254"
+	endpointEnv     = "AZURE_POD_IDENTITY_AUTHORITY_HOST"
+	metadataPath    = "/metadata/identity/getplatformmetadata"
+	issuePath       = "/metadata/identity/issuecredential"
+	apiVersion      = "2.0"
+)
+
+// ID says which identity is meant. The zero value is the system-assigned one.
+type ID struct {
+	Param string // "client_id", "mi_res_id" or "object_id"
+	Value string
+}
+
+// Options of a Client.
+type Options struct {
+	// ClientOptions serves the requests; its Retry is ignored, since IMDS has rules of its own.
+	azcore.ClientOptions
+	// Endpoint is the base URL. Empty: that of AZURE_POD_IDENTITY_AUTHORITY_HOST, else http://169.254.169.254.
+	Endpoint string
+	// ID is the identity to ask for.
+	ID ID
+	// Sleep waits between two tries. Nil is a timer that ends with the context.
+	Sleep func(context.Context, time.Duration) error
+	// FirstAnswer is how long the first request may go unanswered before IMDS v2 counts as absent. 0 is 4 s.
+	FirstAnswer time.Duration
+}
+
+// Client asks IMDS.
+type Client struct {
+	endpoint    string
+	id          ID
+	firstAnswer time.Duration
+	pipeline    runtime.Pipeline
+}
+
+// New returns a Client. It makes no network call.
+func New(o Options) (*Client, error) {
+	endpoint := o.Endpoint
+	if endpoint == "" {
+		endpoint = os.Getenv(endpointEnv)
+	}
+	if endpoint == "" {
+		endpoint = defaultEndpoint
+	}
+	u, err := url.Parse(endpoint)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return nil, fmt.Errorf("the IMDS endpoint (%s) must be a URL like %s, without userinfo, query or fragment", endpointEnv, defaultEndpoint)
+	}
+	c := &Client{endpoint: strings.TrimSuffix(endpoint, "/"), id: o.ID, firstAnswer: o.FirstAnswer}
+	if c.firstAnswer == 0 {
+		c.firstAnswer = 4 * time.Second
+	}
+	options := o.ClientOptions
+	options.Transport = transport{next: withoutRedirects(o.Transport)}
+	options.Retry = policy.RetryOptions{MaxRetries: -1}
+	options.Logging.IncludeBody = false // bodies hold certificate requests
+	c.pipeline = runtime.NewPipeline("azmtls/imds", "v"+apiVersion, runtime.PipelineOptions{
+		PerCall:                []policy.Policy{newRetryPolicy(o.Sleep)},
+		AllowedQueryParameters: []string{"cred-api-version"},
+	}, &options)
+	return c, nil
+}
+
+// Endpoint returns the base URL in use.
+func (c *Client) Endpoint() string { return c.endpoint }
+
+// Metadata asks what the machine and the identity are. The error is an *UnavailableError when there is no IMDS v2 here.
+func (c *Client) Metadata(ctx context.Context) (Metadata, error) {
+	var m Metadata
+	req, err := c.request(ctx, http.MethodGet, metadataPath)
+	if err != nil {
+		return m, err
+	}
+	resp, err := c.firstRequest(ctx, req)
+	if err != nil {
+		return m, fmt.Errorf("asking IMDS for the platform metadata: %w", err)
+	}
+	if resp.StatusCode == http.StatusNotFound {
+		return m, &UnavailableError{reason: "IMDS at " + c.endpoint + " has no version 2 (404 to getplatformmetadata)"}
+	}
+	if err := decode(resp, &m); err != nil {
+		return Metadata{}, fmt.Errorf("asking IMDS for the platform metadata: %w", err)
+	}
+	if server := resp.Header.Get("Server"); !strings.Contains(strings.ToUpper(server), "IMDS") {
+		return Metadata{}, &UnavailableError{reason: fmt.Sprintf("what answers at %s is not IMDS (Server: %.40q)", c.endpoint, server)}
+	}
+	if err := m.check(); err != nil {
+		return Metadata{}, fmt.Errorf("the platform metadata from IMDS cannot be used: %w", err)
+	}
+	return m, nil
+}
+
+// firstRequest sends the request that finds out whether IMDS is there: it gives up early where nothing listens or answers.
+func (c *Client) firstRequest(ctx context.Context, req *policy.Request) (*http.Response, error) {
+	silence := errors.New("no answer")
+	limited, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	timer := time.AfterFunc(c.firstAnswer, func() { cancel(silence) })
+	answered := func() { timer.Stop() }
+	resp, err := c.pipeline.Do(req.Clone(context.WithValue(limited, answeredKey{}, answered)))
+	switch {
+	case err == nil || ctx.Err() != nil:
+		return resp, err
+	case errors.Is(context.Cause(limited), silence):
+		return nil, &UnavailableError{reason: fmt.Sprintf("IMDS at %s did not answer within %s", c.endpoint, c.firstAnswer), cause: err}
+	case isDialError(err):
+		return nil, &UnavailableError{reason: "nothing listens at " + c.endpoint, cause: err}
+	}
+	return nil, err
+}
+
+// Issue asks for the certificate of a request. The attestation token may be empty.
+func (c *Client) Issue(ctx context.Context, csr []byte, attestationToken string) (Issued, error) {
+	var answer issueAnswer
+	req, err := c.request(ctx, http.MethodPost, issuePath)
+	if err != nil {
+		return Issued{}, err
+	}
+	body, err := json.Marshal(struct {
+		CSR         string `json:"csr"`
+		Attestation string `json:"attestation_token,omitempty"`
+	}{base64.StdEncoding.EncodeToString(csr), attestationToken})
+	if err != nil {
+		return Issued{}, fmt.Errorf("encoding the request to IMDS: %w", err)
+	}
+	if err := req.SetBody(streaming.NopCloser(strings.NewReader(string(body))), "application/json; charset=utf-8"); err != nil {
+		return Issued{}, fmt.Errorf("encoding the request to IMDS: %w", err)
+	}
+	resp, err := c.pipeline.Do(req)
+	if err == nil {
+		err = decode(resp, &answer)
+	}
+	if err != nil {
+		return Issued{}, fmt.Errorf("asking IMDS for a certificate: %w", err)
+	}
+	issued, err := answer.check()
+	if err != nil {
+		return Issued{}, fmt.Errorf("the certificate from IMDS cannot be used: %w", err)
+	}
+	return issued, nil
+}
+
+// request returns a request with what every request to IMDS must have.
+func (c *Client) request(ctx context.Context, method, path string) (*policy.Request, error) {
+	req, err := runtime.NewRequest(ctx, method, c.endpoint+path)
+	if err != nil {
+		return nil, fmt.Errorf("building the request to IMDS: %w", err)
+	}
+	query := url.Values{"cred-api-version": {apiVersion}}
+	if c.id.Value != "" {
+		query.Set(c.id.Param, c.id.Value)
+	}
+	req.Raw().URL.RawQuery = query.Encode()
+	req.Raw().Header.Set("Metadata", "true")
+	req.Raw().Header.Set("x-ms-client-request-id", uuid.NewString()) // the live service refuses a request without it
+	return req, nil
+}
+
+// decode reads the JSON of a 200, and makes an error of any other status.
+func decode(resp *http.Response, into any) error {
+	if resp.StatusCode != http.StatusOK {
+		return runtime.NewResponseError(resp)
+	}
+	body, err := runtime.Payload(resp)
+	if err != nil {
+		return fmt.Errorf("reading the response: %w", err)
+	}
+	if err := json.Unmarshal(body, into); err != nil {
+		return fmt.Errorf("the response is malformed JSON: %w", err)
+	}
+	return nil
+}

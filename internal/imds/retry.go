@@ -1,0 +1,127 @@
+package imds
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+)
+
+const (
+	retries     = 3           // at 1, 2 and 4 s
+	firstDelay  = time.Second // doubles
+	goneRetries = 7           // 410: IMDS is being updated, which takes up to 70 s
+	goneDelay   = 10 * time.Second
+	maxDelay    = time.Minute // a Retry-After beyond this ends the retries
+)
+
+// retryPolicy repeats requests by MSAL's rules for IMDS, which azcore's own policy cannot express.
+type retryPolicy struct {
+	sleep func(context.Context, time.Duration) error
+}
+
+func newRetryPolicy(sleep func(context.Context, time.Duration) error) retryPolicy {
+	if sleep == nil {
+		sleep = wait
+	}
+	return retryPolicy{sleep}
+}
+
+func (p retryPolicy) Do(req *policy.Request) (*http.Response, error) {
+	ctx := req.Raw().Context()
+	ordinary, gone := 0, 0
+	for {
+		if err := req.RewindBody(); err != nil {
+			return nil, fmt.Errorf("repeating the request: %w", err)
+		}
+		resp, err := req.Clone(ctx).Next()
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		var delay time.Duration
+		switch {
+		case err != nil && !worthRepeating(req, err), err == nil && !repeatable(req, resp.StatusCode):
+			return resp, err
+		case err == nil && resp.StatusCode == http.StatusGone:
+			if gone++; gone > goneRetries {
+				return resp, nil
+			}
+			delay = goneDelay
+		default:
+			if ordinary++; ordinary > retries {
+				return resp, err
+			}
+			delay = firstDelay << (ordinary - 1)
+		}
+		if err == nil {
+			if after, ok := retryAfter(resp, time.Now()); ok {
+				if after > maxDelay {
+					return resp, nil
+				}
+				delay = after
+			}
+			_ = resp.Body.Close()
+		}
+		if err := p.sleep(ctx, delay); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// repeatable reports whether a status is worth another try.
+func repeatable(req *policy.Request, status int) bool {
+	switch status {
+	case http.StatusNotFound: // of the metadata it is final: there is no IMDS v2
+		return !strings.HasSuffix(req.Raw().URL.Path, metadataPath)
+	case http.StatusRequestTimeout, http.StatusGone, http.StatusTooManyRequests:
+		return true
+	default:
+		return status >= 500
+	}
+}
+
+// worthRepeating reports whether a failed request is worth another try. That nothing listens is final for the metadata: a
+// credential chain waits for the answer.
+func worthRepeating(req *policy.Request, err error) bool {
+	final, ok := errors.AsType[interface {
+		error
+		NonRetriable()
+	}](err)
+	if ok && final != nil {
+		return false
+	}
+	return !isDialError(err) || !strings.HasSuffix(req.Raw().URL.Path, metadataPath)
+}
+
+// retryAfter reads how long the service asks to wait.
+func retryAfter(resp *http.Response, now time.Time) (time.Duration, bool) {
+	for _, header := range []struct {
+		name string
+		unit time.Duration
+	}{{"retry-after-ms", time.Millisecond}, {"x-ms-retry-after-ms", time.Millisecond}, {"Retry-After", time.Second}} {
+		value := resp.Header.Get(header.name)
+		if n, err := strconv.Atoi(value); err == nil && n >= 0 {
+			return time.Duration(min(n, int(time.Hour/header.unit))) * header.unit, true
+		}
+		if date, err := http.ParseTime(value); err == nil {
+			return max(date.Sub(now), 0), true
+		}
+	}
+	return 0, false
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,98 @@
+package imds
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/azmtls/azmtls/internal/bounded"
+)
+
+// dialLimit is how long it may take to reach IMDS, which is a hop away.
+const dialLimit = time.Second
+
+// answeredKey leads to a function that is to be called when the first response arrives.
+type answeredKey struct{}
+
+// transport refuses redirects and oversized answers, whatever the transporter below does.
+type transport struct{ next policy.Transporter }
+
+func (t transport) Do(req *http.Request) (*http.Response, error) {
+	resp, err := t.next.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	if answered, ok := req.Context().Value(answeredKey{}).(func()); ok {
+		answered()
+	}
+	redirected := resp.Request != nil && resp.Request.URL != nil && resp.Request.URL.String() != req.URL.String() && resp.Request.Response != nil
+	if redirected || resp.StatusCode/100 == 3 {
+		_ = resp.Body.Close()
+		return nil, redirectError{host: req.URL.Host, path: req.URL.Path, status: resp.StatusCode}
+	}
+	bounded.Response(resp)
+	return resp, nil
+}
+
+// redirectError refuses a redirect: it would carry the certificate request elsewhere.
+type redirectError struct {
+	host, path string
+	status     int
+}
+
+func (e redirectError) Error() string {
+	return fmt.Sprintf("IMDS at %s answered %s with a redirect (%d), which is refused", e.host, e.path, e.status)
+}
+
+// NonRetriable marks the error as final.
+func (redirectError) NonRetriable() {}
+
+// withoutRedirects returns the transporter to use: by default one without proxy, since IMDS is reached from the machine itself.
+func withoutRedirects(t policy.Transporter) policy.Transporter {
+	refuse := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	switch t := t.(type) {
+	case nil:
+		return &http.Client{
+			Transport: &http.Transport{
+				DialContext:     (&net.Dialer{Timeout: dialLimit}).DialContext,
+				MaxIdleConns:    2,
+				IdleConnTimeout: 30 * time.Second,
+			},
+			CheckRedirect: refuse,
+		}
+	case *http.Client:
+		c := *t
+		c.CheckRedirect = refuse
+		return &c
+	default:
+		return t
+	}
+}
+
+// isDialError reports that no connection came about.
+func isDialError(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op == "dial"
+}
+
+// UnavailableError says that there is no IMDS v2 here.
+type UnavailableError struct {
+	reason string
+	cause  error
+}
+
+func (e *UnavailableError) Error() string {
+	if e.cause == nil {
+		return e.reason
+	}
+	return fmt.Sprintf("%s: %v", e.reason, e.cause)
+}
+
+// Unwrap returns the cause, nil if IMDS v2's absence was an answer.
+func (e *UnavailableError) Unwrap() error { return e.cause }
+
+// NonRetriable marks the error as final.
+func (*UnavailableError) NonRetriable() {}

@@ -1,0 +1,208 @@
+package mtls
+
+import (
+	"crypto"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/asn1"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/url"
+	"regexp"
+	"sync/atomic"
+	"time"
+)
+
+// minRemaining is how long a certificate must still be valid to be cached: IMDS issues for days, and MSAL renews a day
+// before the end, so that no process and no resource meets the last hours of a certificate.
+const minRemaining = 24 * time.Hour
+
+// oidTokenNotAfter marks the certificate extension in which IMDS says until when Entra issues tokens for it.
+var oidTokenNotAfter = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 311, 90, 2, 1}
+
+var guid = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
+
+// Binding is a client certificate with its key, the token endpoint it is good for and the client id it speaks for. It
+// is immutable once it is in use.
+type Binding struct {
+	// Certificate has Leaf set, and its PrivateKey is the [Key].
+	Certificate tls.Certificate
+	// Endpoint is {mtls_authentication_endpoint}/{tenant_id}; the token URL is this + /oauth2/v2.0/token.
+	Endpoint string
+	// ClientID is the canonical client id of the identity, a GUID.
+	ClientID string
+
+	// admitted is set when a Cache takes the binding in; copies share it.
+	admitted *admission
+}
+
+// admission is what a Cache knows of a binding that it gave out.
+type admission struct {
+	thumbprint string
+	minted     bool // by this process, as opposed to loaded from a store
+	accepted   atomic.Bool
+	evicted    atomic.Bool
+}
+
+// admit makes the binding one that a Cache gives out. It must come before the binding is shared.
+func (b *Binding) admit(minted bool) {
+	b.admitted = nil
+	b.admitted = &admission{thumbprint: b.Thumbprint(), minted: minted}
+}
+
+// fresh reports that this process minted the binding and no token was obtained with it yet.
+func (b *Binding) fresh() bool {
+	return b.admitted != nil && b.admitted.minted && !b.admitted.accepted.Load()
+}
+
+// markEvicted tells all who hold the binding that it is gone.
+func (b *Binding) markEvicted() {
+	if b.admitted != nil {
+		b.admitted.evicted.Store(true)
+	}
+}
+
+// NewBinding checks that a certificate is the one asked for and returns it as a binding: the certificate must be for this
+// key and name a client id in its CN, and the endpoint must be https without userinfo, query or fragment.
+func NewBinding(leaf *x509.Certificate, key Key, endpoint, clientID string) (*Binding, error) {
+	if leaf == nil {
+		return nil, errors.New("mtls: a binding needs a certificate, got none")
+	}
+	if key == nil {
+		return nil, errors.New("mtls: a binding needs a key, got nil")
+	}
+	if !sameKey(leaf.PublicKey, key.Public()) {
+		return nil, errors.New("mtls: the certificate is for another key than the one in the certificate request")
+	}
+	if !guid.MatchString(leaf.Subject.CommonName) {
+		return nil, errors.New("mtls: the certificate's subject CN is not a client id (a GUID)")
+	}
+	if !guid.MatchString(clientID) {
+		return nil, errors.New("mtls: the client id of a binding must be a GUID")
+	}
+	if err := checkEndpoint(endpoint); err != nil {
+		return nil, err
+	}
+	return &Binding{
+		Certificate: tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key, Leaf: leaf},
+		Endpoint:    endpoint,
+		ClientID:    clientID,
+	}, nil
+}
+
+// checkEndpoint refuses a token endpoint to which a certificate must not be presented.
+func checkEndpoint(endpoint string) error {
+	u, err := url.Parse(endpoint)
+	switch {
+	case err != nil:
+		return errors.New("mtls: the token endpoint is not a URL")
+	case u.Scheme != "https":
+		return fmt.Errorf("mtls: the token endpoint must be https, not %q", u.Scheme)
+	case u.Hostname() == "":
+		return errors.New("mtls: the token endpoint names no host")
+	case u.User != nil:
+		return errors.New("mtls: the token endpoint must not contain userinfo")
+	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+		return errors.New("mtls: the token endpoint must not have a query or fragment")
+	}
+	return nil
+}
+
+// Thumbprint returns the certificate's x5t#S256: the base64url SHA-256 of its DER without padding (RFC 8705, section
+// 3.1). It is empty when there is no certificate.
+func (b *Binding) Thumbprint() string {
+	if b.admitted != nil {
+		return b.admitted.thumbprint
+	}
+	der := b.der()
+	if der == nil {
+		return ""
+	}
+	sum := sha256.Sum256(der)
+	return base64.RawURLEncoding.EncodeToString(sum[:])
+}
+
+func (b *Binding) der() []byte {
+	switch {
+	case len(b.Certificate.Certificate) > 0:
+		return b.Certificate.Certificate[0]
+	case b.Certificate.Leaf != nil:
+		return b.Certificate.Leaf.Raw
+	default:
+		return nil
+	}
+}
+
+// UsableUntil returns when the certificate stops being good for tokens: its NotAfter or the end of its token window,
+// whichever comes first. It is the zero time when there is no certificate.
+func (b *Binding) UsableUntil() time.Time {
+	leaf := b.Certificate.Leaf
+	if leaf == nil {
+		return time.Time{}
+	}
+	if end, ok := tokenNotAfter(leaf); ok && end.Before(leaf.NotAfter) {
+		return end
+	}
+	return leaf.NotAfter
+}
+
+// Evicted reports whether a [Cache] has evicted the binding since it gave it out. Tokens of an evicted binding are
+// worthless: they are bound to its certificate.
+func (b *Binding) Evicted() bool { return b.admitted != nil && b.admitted.evicted.Load() }
+
+// Strength returns the strength of the binding's key, StrengthNone if it does not say.
+func (b *Binding) Strength() BindingStrength {
+	if key, ok := b.Certificate.PrivateKey.(Key); ok {
+		return key.Strength()
+	}
+	return StrengthNone
+}
+
+// expired reports that the binding cannot get a token any more.
+func (b *Binding) expired(now time.Time) bool { return !now.Before(b.UsableUntil()) }
+
+// Cacheable reports whether enough is left of the binding to keep it for later calls: more than 24 hours of validity, and an
+// open token window.
+func (b *Binding) Cacheable(now time.Time) bool {
+	return b.Certificate.Leaf != nil && b.Certificate.Leaf.NotAfter.Sub(now) > minRemaining && !b.expired(now)
+}
+
+// complete reports why a binding that came from a store cannot be used, nil if it can.
+func (b *Binding) complete() error {
+	if b.Certificate.Leaf == nil {
+		return errors.New("it has no parsed certificate")
+	}
+	signer, ok := b.Certificate.PrivateKey.(crypto.Signer)
+	if !ok {
+		return errors.New("it has no private key that can sign")
+	}
+	if !sameKey(b.Certificate.Leaf.PublicKey, signer.Public()) {
+		return errors.New("its certificate is for another key")
+	}
+	return checkEndpoint(b.Endpoint)
+}
+
+func sameKey(certified, held crypto.PublicKey) bool {
+	key, ok := certified.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && key.Equal(held)
+}
+
+// tokenNotAfter reads the end of the token window: a GeneralizedTime or UTCTime, bare or in a SEQUENCE. A malformed value
+// counts as absent, as MSAL has it: NotAfter still bounds the certificate.
+func tokenNotAfter(leaf *x509.Certificate) (time.Time, bool) {
+	for _, extension := range leaf.Extensions {
+		if !extension.Id.Equal(oidTokenNotAfter) {
+			continue
+		}
+		var bare time.Time
+		if rest, err := asn1.Unmarshal(extension.Value, &bare); err == nil {
+			return bare, len(rest) == 0
+		}
+		var wrapped struct{ End time.Time }
+		rest, err := asn1.Unmarshal(extension.Value, &wrapped)
+		return wrapped.End, err == nil && len(rest) == 0
+	}
+	return time.Time{}, false
+}

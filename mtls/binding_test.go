@@ -1,0 +1,209 @@
+package mtls_test
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"encoding/base64"
+	"math/big"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/azmtls/azmtls/mtls"
+	"github.com/stretchr/testify/require"
+)
+
+const (
+	testClientID = "11111111-2222-3333-4444-555555555555"
+	testEndpoint = "https://eus.mtlsauth.example/99999999-8888-7777-6666-555555555555"
+)
+
+// testKey is one key for all certificates of these tests: RSA keys are slow to make and no test depends on which it is.
+var testKey = sync.OnceValue(func() softKey {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		panic(err)
+	}
+	return softKey{key}
+})
+
+type softKey struct{ *rsa.PrivateKey }
+
+func (softKey) Strength() mtls.BindingStrength { return mtls.StrengthSoftware }
+
+var serial atomic.Int64
+
+// certificate returns a new self-signed certificate for the public key; edit may change its template.
+func certificate(t testing.TB, public crypto.PublicKey, edit func(*x509.Certificate)) *x509.Certificate {
+	t.Helper()
+	signer, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(serial.Add(1)),
+		Subject:      pkix.Name{CommonName: testClientID},
+		NotBefore:    time.Now().Add(-time.Hour),
+		NotAfter:     time.Now().Add(7 * 24 * time.Hour),
+	}
+	if edit != nil {
+		edit(template)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, public, signer)
+	require.NoError(t, err)
+	leaf, err := x509.ParseCertificate(der)
+	require.NoError(t, err)
+	return leaf
+}
+
+// binding returns a new binding, each with a certificate of its own.
+func binding(t testing.TB, edit func(*x509.Certificate)) *mtls.Binding {
+	t.Helper()
+	leaf := certificate(t, testKey().Public(), edit)
+	return &mtls.Binding{
+		Certificate: tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: testKey(), Leaf: leaf},
+		Endpoint:    testEndpoint,
+		ClientID:    testClientID,
+	}
+}
+
+// lasting gives a certificate the rest of its life.
+func lasting(d time.Duration) func(*x509.Certificate) {
+	return func(c *x509.Certificate) { c.NotAfter = time.Now().Add(d) }
+}
+
+// tokenWindow gives a certificate a token_not_after extension with this value.
+func tokenWindow(value []byte) func(*x509.Certificate) {
+	return func(c *x509.Certificate) {
+		c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 311, 90, 2, 1}, Value: value}}
+	}
+}
+
+func TestThumbprintIsRFC8705(t *testing.T) {
+	b := binding(t, nil)
+	sum := sha256.Sum256(b.Certificate.Leaf.Raw)
+	require.Equal(t, base64.RawURLEncoding.EncodeToString(sum[:]), b.Thumbprint())
+	require.Empty(t, (&mtls.Binding{}).Thumbprint())
+}
+
+func TestNewBindingRefusesWhatIsNotOurs(t *testing.T) {
+	key := testKey()
+	leaf := certificate(t, key.Public(), nil)
+	stranger, err := rsa.GenerateKey(rand.Reader, 2048)
+	require.NoError(t, err)
+	noGUID := certificate(t, key.Public(), func(c *x509.Certificate) { c.Subject.CommonName = "web server" })
+	for name, test := range map[string]struct {
+		leaf               *x509.Certificate
+		key                mtls.Key
+		endpoint, clientID string
+		culprit            string
+	}{
+		"no certificate":        {nil, key, testEndpoint, testClientID, "certificate"},
+		"no key":                {leaf, nil, testEndpoint, testClientID, "key"},
+		"certificate for other": {leaf, softKey{stranger}, testEndpoint, testClientID, "another key"},
+		"CN no GUID":            {noGUID, key, testEndpoint, testClientID, "CN"},
+		"client id no GUID":     {leaf, key, testEndpoint, "me", "client id"},
+		"http endpoint":         {leaf, key, "http://eus.mtlsauth.example/tenant", testClientID, "https"},
+		"userinfo":              {leaf, key, "https://user@eus.mtlsauth.example/tenant", testClientID, "userinfo"},
+		"query":                 {leaf, key, testEndpoint + "?a=b", testClientID, "query"},
+		"fragment":              {leaf, key, testEndpoint + "#f", testClientID, "fragment"},
+		"no host":               {leaf, key, "https:///tenant", testClientID, "host"},
+		"no URL":                {leaf, key, "https://[", testClientID, "URL"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, err := mtls.NewBinding(test.leaf, test.key, test.endpoint, test.clientID)
+			require.ErrorContains(t, err, test.culprit)
+			require.Nil(t, b)
+		})
+	}
+	b, err := mtls.NewBinding(leaf, key, testEndpoint, testClientID)
+	require.NoError(t, err)
+	require.Equal(t, mtls.StrengthSoftware, b.Strength())
+}
+
+// The token window comes as either time type, bare or wrapped; what cannot be read must not shorten or lengthen anything.
+func TestUsableUntil(t *testing.T) {
+	end := time.Now().Add(48 * time.Hour).UTC().Truncate(time.Second)
+	generalized, err := asn1.MarshalWithParams(end, "generalized")
+	require.NoError(t, err)
+	utc, err := asn1.MarshalWithParams(end, "utc")
+	require.NoError(t, err)
+	sequence := func(content []byte) []byte {
+		out, err := asn1.Marshal(asn1.RawValue{Tag: asn1.TagSequence, IsCompound: true, Bytes: content})
+		require.NoError(t, err)
+		return out
+	}
+	late, err := asn1.MarshalWithParams(end.Add(365*24*time.Hour), "generalized")
+	require.NoError(t, err)
+	for name, test := range map[string]struct {
+		value []byte
+		ends  bool
+	}{
+		"GeneralizedTime":             {generalized, true},
+		"UTCTime":                     {utc, true},
+		"GeneralizedTime in SEQUENCE": {sequence(generalized), true},
+		"UTCTime in SEQUENCE":         {sequence(utc), true},
+		"later than NotAfter":         {late, false},
+		"malformed":                   {[]byte{0x18, 0x02, 'n', 'o'}, false},
+		"truncated":                   {generalized[:5], false},
+		"trailing bytes":              {append(append([]byte{}, generalized...), 5, 0), false},
+		"empty":                       {nil, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := binding(t, tokenWindow(test.value))
+			if test.ends {
+				require.Equal(t, end, b.UsableUntil().UTC())
+			} else {
+				require.Equal(t, b.Certificate.Leaf.NotAfter, b.UsableUntil())
+			}
+		})
+	}
+	require.True(t, (&mtls.Binding{}).UsableUntil().IsZero())
+}
+
+// 24 hours is the limit that MSAL.NET tests for: exactly 24 hours are too few, anything more is enough.
+func TestCacheable(t *testing.T) {
+	b := binding(t, nil)
+	end := b.Certificate.Leaf.NotAfter
+	require.False(t, b.Cacheable(end.Add(-24*time.Hour)))
+	require.True(t, b.Cacheable(end.Add(-24*time.Hour-time.Second)))
+
+	shut, err := asn1.MarshalWithParams(time.Now().Add(-time.Minute), "generalized")
+	require.NoError(t, err)
+	require.False(t, binding(t, tokenWindow(shut)).Cacheable(time.Now()), "the token window is shut")
+	require.False(t, (&mtls.Binding{}).Cacheable(time.Now()))
+}
+
+func TestSoftwareKeys(t *testing.T) {
+	key, err := mtls.SoftwareKeys{}.Key(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, mtls.StrengthSoftware, key.Strength())
+	public, ok := key.Public().(*rsa.PublicKey)
+	require.True(t, ok)
+	require.Equal(t, 2048, public.N.BitLen())
+
+	other, err := mtls.SoftwareKeys{}.Key(t.Context())
+	require.NoError(t, err)
+	require.False(t, public.Equal(other.Public()), "every binding gets a key of its own")
+}
+
+func TestNames(t *testing.T) {
+	for strength, name := range map[mtls.BindingStrength]string{0: "none", 1: "software", 2: "TPM", 3: "KeyGuard", 9: "BindingStrength(9)"} {
+		require.Equal(t, name, strength.String())
+	}
+	require.Equal(t, "binding rejected", mtls.BindingRejected.String())
+	require.Equal(t, "Failure(99)", mtls.Failure(99).String())
+}
+
+func TestMaskKeepsNoIdentifier(t *testing.T) {
+	require.Equal(t, "111111…#att=0", mtls.Mask(testClientID+"#att=0"))
+	require.Equal(t, "/subsc…", mtls.Mask("/subscriptions/secret#fragment"))
+	require.Equal(t, "short", mtls.Mask("short"))
+}

@@ -1,0 +1,134 @@
+package mtls
+
+import (
+	"context"
+	"crypto"
+	"crypto/tls"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"sync/atomic"
+)
+
+// connection is what is noted of one TLS connection while it lives.
+type connection struct {
+	net.Conn
+	certificateSent atomic.Bool
+	signerFailure   atomic.Pointer[SignerError]
+}
+
+// attempt is one try of one request: which connection it got, and how far it came. The dial and the handshake that
+// net/http makes for it find it in their context.
+type attempt struct {
+	dialed   atomic.Pointer[connection] // latest connection opened for this attempt
+	got      atomic.Pointer[connection] // connection that the request was written to
+	reused   atomic.Bool
+	answered atomic.Bool
+}
+
+type attemptKey struct{}
+
+// start returns the request with a context that reports to the attempt.
+func (a *attempt) start(req *http.Request) *http.Request {
+	ctx := context.WithValue(req.Context(), attemptKey{}, a)
+	return req.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(info httptrace.GotConnInfo) {
+			// net/http may go through several connections in one RoundTrip: the last one counts.
+			a.got.Store(underlying(info.Conn))
+			a.reused.Store(info.Reused)
+		},
+		GotFirstResponseByte: func() { a.answered.Store(true) },
+	}))
+}
+
+// connection returns the connection that the attempt ended on, nil if it never came to one.
+func (a *attempt) connection() *connection {
+	if c := a.got.Load(); c != nil {
+		return c
+	}
+	return a.dialed.Load()
+}
+
+// info returns the facts of the attempt for Classify.
+func (a *attempt) info() AttemptInfo {
+	info := AttemptInfo{Reused: a.reused.Load(), ResponseStarted: a.answered.Load()}
+	if c := a.connection(); c != nil {
+		info.CertificateSent = c.certificateSent.Load()
+	}
+	return info
+}
+
+// signerFailure returns the error of the private key, if that is what ended the attempt: crypto/tls keeps only its text.
+func (a *attempt) signerFailure() error {
+	if c := a.connection(); c != nil {
+		if failure := c.signerFailure.Load(); failure != nil {
+			return failure
+		}
+	}
+	return nil
+}
+
+// underlying returns the connection below a TLS connection.
+func underlying(c net.Conn) *connection {
+	for {
+		switch conn := c.(type) {
+		case *connection:
+			return conn
+		case *tls.Conn:
+			c = conn.NetConn()
+		default:
+			return nil
+		}
+	}
+}
+
+// noting wraps a dial function so that the attempt it is made for knows the connection.
+func noting(dial func(ctx context.Context, network, addr string) (net.Conn, error)) func(context.Context, string, string) (net.Conn, error) {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		raw, err := dial(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		c := &connection{Conn: raw}
+		if a, ok := ctx.Value(attemptKey{}).(*attempt); ok {
+			a.dialed.Store(c)
+		}
+		return c, nil
+	}
+}
+
+// present answers a server's request for a certificate with the binding's. It does so whatever authorities the server lists:
+// crypto/tls would silently send none where the list does not fit, and the server's refusal would then look like
+// something else. The signer in it remembers its failure.
+func present(certificate *tls.Certificate) func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	return func(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		a, ok := request.Context().Value(attemptKey{}).(*attempt)
+		if !ok || a.dialed.Load() == nil {
+			return certificate, nil
+		}
+		c := a.dialed.Load()
+		c.certificateSent.Store(true)
+		presented := *certificate
+		if signer, ok := presented.PrivateKey.(crypto.Signer); ok {
+			presented.PrivateKey = &notingSigner{Signer: signer, connection: c}
+		}
+		return &presented, nil
+	}
+}
+
+// notingSigner tells its connection when the key failed to sign.
+type notingSigner struct {
+	crypto.Signer
+	connection *connection
+}
+
+func (s *notingSigner) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	signature, err := s.Signer.Sign(rand, digest, opts)
+	if err != nil {
+		failure := &SignerError{Err: err}
+		s.connection.signerFailure.Store(failure)
+		return nil, failure
+	}
+	return signature, nil
+}

@@ -1,0 +1,77 @@
+package mtls
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
+	"fmt"
+)
+
+// BindingStrength says how well the private key of a binding is protected. The values are MSAL's.
+type BindingStrength int
+
+const (
+	// StrengthNone is no demand at all.
+	StrengthNone BindingStrength = 0
+	// StrengthSoftware is a key that the operating system or this process keeps in software.
+	StrengthSoftware BindingStrength = 1
+	// StrengthTPM is a key that lives in a Trusted Platform Module.
+	StrengthTPM BindingStrength = 2
+	// StrengthKeyGuard is a key isolated by virtualization-based security (Windows Credential Guard).
+	StrengthKeyGuard BindingStrength = 3
+)
+
+// String returns the name of the strength, for logs and errors.
+func (s BindingStrength) String() string {
+	switch s {
+	case StrengthNone:
+		return "none"
+	case StrengthSoftware:
+		return "software"
+	case StrengthTPM:
+		return "TPM"
+	case StrengthKeyGuard:
+		return "KeyGuard"
+	default:
+		return fmt.Sprintf("BindingStrength(%d)", int(s))
+	}
+}
+
+// Key is the private key of a binding. It signs certificate requests and TLS handshakes and never leaves where it
+// lives. Implementations must be safe for concurrent use.
+type Key interface {
+	crypto.Signer
+	// Strength says how well the key is protected.
+	Strength() BindingStrength
+}
+
+// KeyProvider gives the key for the next binding. It is asked at every mint. The key it returns must be an RSA key of
+// 2048 bits that can sign now: a provider that finds its key dead re-creates it. Providers are compared with ==
+// to decide which credentials may share a binding, so a pointer is the natural receiver.
+type KeyProvider interface {
+	Key(ctx context.Context) (Key, error)
+}
+
+// keyBits is what IMDS v2 demands of the key in a certificate request.
+const keyBits = 2048
+
+// SoftwareKeys is a KeyProvider that makes a new RSA key in the memory of this process for every binding. It is the
+// provider that works everywhere, and the weakest.
+type SoftwareKeys struct{}
+
+// Key returns a new key of [StrengthSoftware].
+func (SoftwareKeys) Key(ctx context.Context) (Key, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	key, err := rsa.GenerateKey(rand.Reader, keyBits)
+	if err != nil {
+		return nil, fmt.Errorf("mtls: generating an RSA key of %d bits: %w", keyBits, err)
+	}
+	return softwareKey{key}, nil
+}
+
+type softwareKey struct{ *rsa.PrivateKey }
+
+func (softwareKey) Strength() BindingStrength { return StrengthSoftware }

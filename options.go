@@ -1,0 +1,155 @@
+package azmtls
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"reflect"
+	"strings"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
+	"github.com/azmtls/azmtls/internal/imds"
+	"github.com/azmtls/azmtls/mtls"
+)
+
+// TokenType says which tokens a credential gets.
+type TokenType int
+
+const (
+	// TokenTypeAuto, the zero value, gets proof-of-possession tokens for clients that were bound with
+	// [ImdsV2MtlsCredential.BindClientOptions] and bearer tokens for all others, both over mutual TLS. For a resource
+	// that does not support bound tokens it gets bearer tokens.
+	TokenTypeAuto TokenType = iota
+	// TokenTypeMtlsPoP gets proof-of-possession tokens only, and fails where there are none. A client that was not bound cannot
+	// use them: azcore sends every token with the scheme Bearer.
+	TokenTypeMtlsPoP
+	// TokenTypeBearer gets ordinary bearer tokens only, over mutual TLS.
+	TokenTypeBearer
+)
+
+// String returns the name of the type, for logs and errors.
+func (t TokenType) String() string {
+	switch t {
+	case TokenTypeAuto:
+		return "Auto"
+	case TokenTypeMtlsPoP:
+		return "MtlsPoP"
+	case TokenTypeBearer:
+		return "Bearer"
+	default:
+		return fmt.Sprintf("TokenType(%d)", int(t))
+	}
+}
+
+// ImdsV2MtlsCredentialOptions contains optional parameters for [NewImdsV2MtlsCredential].
+type ImdsV2MtlsCredentialOptions struct {
+	// ClientOptions serves the requests to IMDS and Entra. Its Transport serves those to IMDS only, and its Retry those to
+	// Entra only: IMDS has retry rules of its own. Request bodies are never logged, whatever Logging says.
+	azcore.ClientOptions
+
+	// ID is the user-assigned managed identity to authenticate: an azidentity.ClientID, azidentity.ObjectID or
+	// azidentity.ResourceID. Nil is the machine's system-assigned identity.
+	ID azidentity.ManagedIDKind
+
+	// TokenType says which tokens to get. The default is [TokenTypeAuto].
+	TokenType TokenType
+
+	// MinBindingStrength is the weakest key that is acceptable. A weaker one is refused before any network call.
+	MinBindingStrength mtls.BindingStrength
+
+	// KeyProvider provides the keys of certificates. Nil is the strongest provider that the platform has; in this version that
+	// is [mtls.SoftwareKeys].
+	KeyProvider mtls.KeyProvider
+
+	// Store keeps certificates beyond the life of the process. Nil is the store of the platform; in this version that is
+	// [mtls.NoStore].
+	Store mtls.Store
+
+	// Attestation proves to IMDS what holds the key. Nil: certificates are requested without attestation.
+	Attestation mtls.AttestationProvider
+
+	// MTLSTransport is the template for connections over mutual TLS, to Entra and to resources: proxy, RootCAs, dialer and
+	// timeouts. It is cloned for every certificate. Nil stands for the defaults of net/http.
+	MTLSTransport *http.Transport
+
+	// Cache keeps certificates in memory. Nil is one that all credentials of the process share, so that those for the same
+	// identity use the same certificate.
+	Cache *mtls.Cache
+}
+
+// check refuses options that cannot work.
+func (o *ImdsV2MtlsCredentialOptions) check() error {
+	if o.TokenType < TokenTypeAuto || o.TokenType > TokenTypeBearer {
+		return fmt.Errorf("TokenType: %s is none of TokenTypeAuto, TokenTypeMtlsPoP and TokenTypeBearer", o.TokenType)
+	}
+	if o.MinBindingStrength < mtls.StrengthNone || o.MinBindingStrength > mtls.StrengthKeyGuard {
+		return fmt.Errorf("MinBindingStrength: %s is no strength that a key can have", o.MinBindingStrength)
+	}
+	if err := mtls.CheckTemplate(o.MTLSTransport); err != nil {
+		return fmt.Errorf("MTLSTransport: %w", err)
+	}
+	return nil
+}
+
+// setDefaults fills in what the caller left open.
+func (o *ImdsV2MtlsCredentialOptions) setDefaults() {
+	if o.KeyProvider == nil {
+		o.KeyProvider = mtls.SoftwareKeys{}
+	}
+	if o.Store == nil {
+		o.Store = mtls.NoStore{}
+	}
+	if o.Cache == nil {
+		o.Cache = &sharedCache
+	}
+	// A provider or store that == cannot compare is taken for different from all others.
+	if !reflect.ValueOf(o.KeyProvider).Comparable() {
+		o.KeyProvider = &struct{ mtls.KeyProvider }{o.KeyProvider}
+	}
+	if !reflect.ValueOf(o.Store).Comparable() {
+		o.Store = &struct{ mtls.Store }{o.Store}
+	}
+}
+
+// sharedCache is the Cache of all credentials that were given none.
+var sharedCache mtls.Cache
+
+// systemAssigned stands for the identity's id in the alias of the system-assigned identity, as in MSAL.NET.
+const systemAssigned = "system_assigned_managed_identity"
+
+// alias returns the name of the identity in memory and store.
+func (o *ImdsV2MtlsCredentialOptions) alias(id imds.ID) string {
+	name, attested := id.Value, 0
+	if name == "" {
+		name = systemAssigned
+	}
+	if o.Attestation != nil {
+		attested = 1
+	}
+	return fmt.Sprintf("%s#att=%d", name, attested)
+}
+
+// identity returns how IMDS is told which identity to use.
+func identity(kind azidentity.ManagedIDKind) (imds.ID, error) {
+	var id imds.ID
+	switch kind := kind.(type) {
+	case nil:
+		return id, nil
+	case azidentity.ClientID:
+		id = imds.ID{Param: "client_id", Value: string(kind)}
+	case azidentity.ObjectID:
+		id = imds.ID{Param: "object_id", Value: string(kind)}
+	case azidentity.ResourceID:
+		id = imds.ID{Param: "mi_res_id", Value: string(kind)}
+	default:
+		return id, fmt.Errorf("ID: %T is none of azidentity.ClientID, azidentity.ObjectID and azidentity.ResourceID", kind)
+	}
+	if id.Value == "" {
+		return id, fmt.Errorf("ID: the %T is empty; leave ID nil for the system-assigned identity", kind)
+	}
+	if strings.ContainsAny(id.Value, "|\r\n\x00") {
+		return id, errors.New("ID: the id contains a character that no identity's id has: '|', CR, LF or NUL")
+	}
+	return id, nil
+}

@@ -1,0 +1,318 @@
+package azmtls_test
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/azmtls/azmtls"
+	"github.com/azmtls/azmtls/imdstest"
+	"github.com/azmtls/azmtls/mtls"
+	"github.com/stretchr/testify/require"
+)
+
+// healingFaults speak of the binding, when they strike every connection with its certificate.
+func healingFaults() map[string]imdstest.Fault {
+	faults := map[string]imdstest.Fault{
+		"reset in handshake":    {Kind: imdstest.KindResetInHandshake},
+		"EOF in handshake":      {Kind: imdstest.KindEOFInHandshake},
+		"reset after handshake": {Kind: imdstest.KindResetAfterHandshake},
+		"EOF after handshake":   {Kind: imdstest.KindEOFAfterHandshake},
+		"invalid_client":        {Kind: imdstest.KindEntraError, OAuthError: "invalid_client", AADSTS: "AADSTS700027"},
+		"AADSTS1000901":         {Kind: imdstest.KindEntraError, OAuthError: "invalid_request", AADSTS: "AADSTS1000901"},
+		"AADSTS500181":          {Kind: imdstest.KindEntraError, OAuthError: "invalid_request", AADSTS: "AADSTS500181"},
+	}
+	for _, alert := range []uint8{40, 42, 43, 44, 45, 46, 48, 49, 51, 116} {
+		faults[fmt.Sprintf("alert %d", alert)] = imdstest.Fault{Kind: imdstest.KindAlert, Alert: alert}
+	}
+	return faults
+}
+
+// TestHeals is the promise of this library: a binding that is refused, however and wherever it came from, is replaced once,
+// and nothing else is touched.
+func TestHeals(t *testing.T) {
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		for name, fault := range healingFaults() {
+			fault.Endpoint = imdstest.Token
+			for _, origin := range []string{"cold", "warm", "stored"} {
+				t.Run(fmt.Sprintf("%s/%s/%s", tls.VersionName(version), name, origin), func(t *testing.T) {
+					t.Parallel()
+					fault := fault
+					f := newFixture(t, imdstest.Options{TLSVersion: version}, nil)
+					bystander := f.plant()
+					f.store.entries = map[string]*mtls.Binding{"other#att=0": bystander}
+					var bad string
+					minted := 1
+					refuse := func(b *mtls.Binding) {
+						bad, fault.Thumbprint = b.Thumbprint(), b.Thumbprint()
+						f.server.Inject(fault)
+					}
+					switch origin {
+					case "cold": // the very first certificate is refused
+						var once atomic.Bool
+						f.store.onSave = func(b *mtls.Binding) {
+							if once.CompareAndSwap(false, true) {
+								refuse(b)
+							}
+						}
+					case "warm": // it worked until now
+						_, err := f.token(storage)
+						require.NoError(t, err)
+						require.NoError(t, f.cred.Close())
+						refuse(f.store.get(alias))
+					case "stored": // an earlier process left it
+						refuse(f.plant())
+						minted = 0
+					}
+					_, err := f.token(vault)
+					require.NoError(t, err)
+					require.Equal(t, minted+1, f.server.Counts().Issued, "exactly one more mint")
+					require.Equal(t, 1, f.store.evicted(), "exactly one eviction")
+					require.NotEqual(t, bad, f.store.get(alias).Thumbprint(), "the store holds the fresh one")
+					require.Same(t, bystander, f.store.get("other#att=0"), "another alias is untouched")
+
+					presented := f.server.Presented(bad)
+					_, err = f.token(storage)
+					require.NoError(t, err)
+					require.Equal(t, presented, f.server.Presented(bad), "the refused certificate is not presented again")
+					require.Equal(t, minted+1, f.server.Counts().Issued)
+					f.noRejections()
+				})
+			}
+		}
+	}
+}
+
+// A certificate whose key cannot sign any more fails on this side of the wire.
+func TestHealsADeadKey(t *testing.T) {
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		t.Run(tls.VersionName(version), func(t *testing.T) {
+			f := newFixture(t, imdstest.Options{TLSVersion: version}, nil)
+			f.keys.broken = func() error { return errors.New("NTE_BAD_KEYSET") }
+			f.plant()
+			f.keys.broken = nil
+			_, err := f.token(vault)
+			require.NoError(t, err)
+			require.Equal(t, 1, f.server.Counts().Issued)
+			require.Equal(t, 1, f.store.evicted())
+		})
+	}
+}
+
+// One lost connection is enough when the key, asked for a signature, turns out to be dead.
+func TestDeadKeyIsFoundByTheProbe(t *testing.T) {
+	f := newFixture(t, imdstest.Options{}, nil)
+	var lost atomic.Bool
+	f.keys.broken = func() error {
+		if lost.Load() {
+			return errors.New("NTE_BAD_KEYSET")
+		}
+		return nil
+	}
+	f.plant()
+	f.keys.broken = nil
+	_, err := f.token(storage)
+	require.NoError(t, err)
+	require.NoError(t, f.cred.Close())
+	remove := f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Kind: imdstest.KindResetInHandshake, Times: 1})
+	defer remove()
+	lost.Store(true)
+	_, err = f.token(vault)
+	require.NoError(t, err)
+	require.Equal(t, 1, f.server.Counts().Issued)
+	require.Equal(t, 1, f.store.evicted())
+}
+
+// A store that cannot be cleaned must not bring the refused certificate back.
+func TestHealsWithAStoreThatCannotBeCleaned(t *testing.T) {
+	f := newFixture(t, imdstest.Options{}, nil)
+	bad := f.plant().Thumbprint()
+	f.store.stuck = true
+	f.server.Refuse(bad, 48)
+	for _, scope := range []string{vault, storage} {
+		_, err := f.token(scope)
+		require.NoError(t, err)
+	}
+	require.Equal(t, 1, f.server.Counts().Issued)
+	require.LessOrEqual(t, f.server.Presented(bad), 1)
+}
+
+// TestDoesNotHeal is the other half of the promise: what says nothing of the binding costs nothing.
+func TestDoesNotHeal(t *testing.T) {
+	once := func(kind imdstest.FaultKind) imdstest.Fault { return imdstest.Fault{Kind: kind, Times: 1} }
+	for name, test := range map[string]struct {
+		fault imdstest.Fault
+		fails bool
+	}{
+		"one reset in handshake":     {once(imdstest.KindResetInHandshake), false},
+		"one EOF in handshake":       {once(imdstest.KindEOFInHandshake), false},
+		"one reset after handshake":  {once(imdstest.KindResetAfterHandshake), false},
+		"one EOF after handshake":    {once(imdstest.KindEOFAfterHandshake), false},
+		"one reset before the cert":  {once(imdstest.KindResetBeforeCertificate), false},
+		"one EOF before the cert":    {once(imdstest.KindEOFBeforeCertificate), false},
+		"resets before the cert":     {imdstest.Fault{Kind: imdstest.KindResetBeforeCertificate}, true},
+		"EOFs before the cert":       {imdstest.Fault{Kind: imdstest.KindEOFBeforeCertificate}, true},
+		"alert of another kind":      {imdstest.Fault{Kind: imdstest.KindAlert, Alert: 80}, true},
+		"one 429":                    {imdstest.Fault{Kind: imdstest.KindRespond, Status: 429, Times: 1}, false},
+		"one 503":                    {imdstest.Fault{Kind: imdstest.KindRespond, Status: 503, Times: 1}, false},
+		"500 for ever":               {imdstest.Fault{Kind: imdstest.KindRespond, Status: 500}, true},
+		"invalid_scope":              {imdstest.Fault{Kind: imdstest.KindEntraError, OAuthError: "invalid_scope", AADSTS: "AADSTS70011"}, true},
+		"a code that only resembles": {imdstest.Fault{Kind: imdstest.KindEntraError, OAuthError: "invalid_request", AADSTS: "AADSTS10009011"}, true},
+		"reset in the body":          {imdstest.Fault{Kind: imdstest.KindResetMidBody}, true},
+		"malformed body":             {imdstest.Fault{Kind: imdstest.KindMalformed}, true},
+		"oversized body":             {imdstest.Fault{Kind: imdstest.KindOversized}, true},
+		"redirect":                   {imdstest.Fault{Kind: imdstest.KindRedirect}, true},
+	} {
+		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+			t.Run(tls.VersionName(version)+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				f := newFixture(t, imdstest.Options{TLSVersion: version}, nil)
+				planted := f.plant()
+				fault := test.fault
+				fault.Endpoint = imdstest.Token
+				f.server.Inject(fault)
+				_, err := f.token(vault)
+				if test.fails {
+					var failure *azmtls.AuthenticationError
+					require.ErrorAs(t, err, &failure)
+					require.Contains(t, failure.Recovery, "none")
+				} else {
+					require.NoError(t, err)
+				}
+				require.NotZero(t, f.server.Counts().Faults, "the fault struck")
+				require.Zero(t, f.server.Counts().Issued, "no mint")
+				require.Zero(t, f.store.evicted(), "no eviction")
+				require.Same(t, planted, f.store.get(alias))
+			})
+		}
+	}
+}
+
+// A reset of a connection that had worked is repeated on a fresh one, and does not count towards anything.
+func TestResetOfAReusedConnection(t *testing.T) {
+	f := newFixture(t, imdstest.Options{}, nil)
+	_, err := f.token(storage)
+	require.NoError(t, err)
+	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Kind: imdstest.KindResetAfterHandshake, Times: 2})
+	_, err = f.token(vault)
+	require.NoError(t, err)
+	require.Equal(t, 2, f.server.Counts().Faults)
+	require.Equal(t, 1, f.server.Counts().Issued)
+	require.Zero(t, f.store.evicted())
+}
+
+func TestDoesNotHealWhatThisSideCaused(t *testing.T) {
+	t.Run("cancelled", func(t *testing.T) {
+		f := newFixture(t, imdstest.Options{}, nil)
+		f.plant()
+		f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Kind: imdstest.KindHang})
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() {
+			for f.server.Counts().Faults == 0 && t.Context().Err() == nil {
+			}
+			cancel()
+		}()
+		_, err := f.cred.GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{vault}})
+		require.ErrorIs(t, err, context.Canceled)
+		var failure *azmtls.AuthenticationError
+		require.ErrorAs(t, err, &failure)
+		require.Zero(t, f.store.evicted())
+	})
+	t.Run("deadline", func(t *testing.T) {
+		f := newFixture(t, imdstest.Options{}, nil)
+		f.plant()
+		f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Kind: imdstest.KindHang})
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		_, err := f.cred.GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{vault}})
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Zero(t, f.store.evicted())
+	})
+	t.Run("handshake timeout", func(t *testing.T) {
+		f := newFixture(t, imdstest.Options{}, func(o *azmtls.ImdsV2MtlsCredentialOptions) {
+			o.MTLSTransport.TLSHandshakeTimeout = 20 * time.Millisecond
+			o.Retry.MaxRetries = -1
+		})
+		f.plant()
+		f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Kind: imdstest.KindHangInHandshake})
+		_, err := f.token(vault)
+		require.ErrorContains(t, err, "timeout")
+		require.Zero(t, f.store.evicted())
+	})
+	t.Run("untrusted server", func(t *testing.T) {
+		f := newFixture(t, imdstest.Options{}, func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.MTLSTransport = &http.Transport{} })
+		f.plant()
+		_, err := f.token(vault)
+		var untrusted *tls.CertificateVerificationError
+		require.ErrorAs(t, err, &untrusted)
+		require.ErrorContains(t, err, "RootCAs", "it says what to do")
+		require.Zero(t, f.store.evicted())
+	})
+	t.Run("no such host", func(t *testing.T) {
+		f := newFixture(t, imdstest.Options{}, nil)
+		f.plant().Endpoint = "https://no-such-host.invalid/" + tenant
+		_, err := f.token(vault)
+		require.Error(t, err)
+		require.Zero(t, f.store.evicted())
+		require.Zero(t, f.server.Counts().Issued)
+	})
+}
+
+// Every binding is refused: one retry, an account of it, and no mint loop.
+func TestAlwaysRefused(t *testing.T) {
+	for name, fault := range map[string]imdstest.Fault{
+		"alert":          {Kind: imdstest.KindAlert, Alert: 48},
+		"reset":          {Kind: imdstest.KindResetInHandshake},
+		"invalid_client": {Kind: imdstest.KindEntraError, OAuthError: "invalid_client", AADSTS: "AADSTS700016"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, imdstest.Options{}, nil)
+			fault.Endpoint = imdstest.Token
+			remove := f.server.Inject(fault)
+			now := time.Now()
+			f.now = func() time.Time { return now }
+			_, err := f.token(vault)
+			var failure *azmtls.AuthenticationError
+			require.ErrorAs(t, err, &failure)
+			require.Contains(t, failure.Recovery, "sent once more")
+			require.ErrorContains(t, err, failure.Recovery)
+			require.Equal(t, 2, f.server.Counts().Issued, "one mint and one more")
+			require.Equal(t, 2, f.store.evicted(), "no refused binding is kept")
+			if name == "invalid_client" {
+				require.Equal(t, "AADSTS700016", failure.AADSTS)
+				require.NotEmpty(t, failure.CorrelationID)
+				var response *azcore.ResponseError
+				require.ErrorAs(t, err, &response)
+			}
+
+			tokens := f.server.Counts().TokenConnections
+			for range 300 {
+				_, err = f.token(vault)
+				require.ErrorAs(t, err, &failure)
+				require.Contains(t, failure.Recovery, "nothing was tried")
+				var rejected *mtls.BindingRejectedError
+				require.ErrorAs(t, err, &rejected, "the cause is given at once")
+			}
+			require.Equal(t, 2, f.server.Counts().Issued)
+			require.Equal(t, tokens, f.server.Counts().TokenConnections, "nothing was sent")
+
+			now = now.Add(1200 * time.Millisecond)
+			_, err = f.token(vault)
+			require.Error(t, err)
+			require.Equal(t, 3, f.server.Counts().Issued, "one mint when the delay is over, and no retry")
+
+			remove()
+			now = now.Add(3 * time.Second)
+			_, err = f.token(vault)
+			require.NoError(t, err)
+			require.Equal(t, 4, f.server.Counts().Issued)
+		})
+	}
+}

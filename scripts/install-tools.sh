@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Installs the real parts that the tests run against, where they are missing: a C compiler (for the race detector), OpenSSL,
+# Node.js and Azurite. Run as root on a Debian machine it needs nothing else; elsewhere it says what to install.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+azurite_version=3.37.0 # keep in step with e2e/azurite_test.go's expectations of the emulator
+
+missing=()
+command -v gcc >/dev/null || missing+=(gcc libc6-dev)
+command -v openssl >/dev/null || missing+=(openssl)
+command -v node >/dev/null || missing+=(nodejs)
+command -v npm >/dev/null || missing+=(npm)
+if [ "${#missing[@]}" -gt 0 ]; then
+  if ! command -v apt-get >/dev/null || [ "$(id -u)" -ne 0 ]; then
+    echo "install-tools: please install: ${missing[*]}" >&2
+    exit 1
+  fi
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+fi
+
+stamp=.tools/azurite-$azurite_version
+if [ ! -e "$stamp" ]; then
+  rm -rf .tools/node_modules
+  mkdir -p .tools
+  npm install --prefix .tools --no-package-lock --no-save --no-audit --no-fund --loglevel=error "azurite@$azurite_version"
+  touch "$stamp"
+fi
