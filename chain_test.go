@@ -1,0 +1,87 @@
+package azmtls_test
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
+	"github.com/azmtls/azmtls"
+	"github.com/azmtls/azmtls/imdstest"
+	"github.com/azmtls/azmtls/mtls"
+	"github.com/stretchr/testify/require"
+)
+
+type fallback struct{}
+
+func (fallback) GetToken(context.Context, policy.TokenRequestOptions) (azcore.AccessToken, error) {
+	return azcore.AccessToken{Token: "fallback", ExpiresOn: time.Now().Add(time.Hour)}, nil
+}
+
+// Where there is no IMDS v2, a chain goes on, and soon: the deadlines are those of the issue, and each is enforced by the
+// context of the call.
+func TestChainMovesOn(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // accepts into its backlog, never answers
+	require.NoError(t, err)
+	defer silent.Close()
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, closed.Close())
+	v1 := httptest.NewServer(http.NotFoundHandler())
+	defer v1.Close()
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Server", "nginx")
+		_, _ = w.Write([]byte("{}"))
+	}))
+	defer web.Close()
+	for name, test := range map[string]struct {
+		url   string
+		limit time.Duration
+	}{
+		"404":           {v1.URL, 2 * time.Second},
+		"refused":       {"http://" + closed.Addr().String(), 2 * time.Second},
+		"not IMDS":      {web.URL, 2 * time.Second},
+		"never answers": {"http://" + silent.Addr().String(), 5 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", test.url)
+			cred, err := azmtls.NewImdsV2MtlsCredential(&azmtls.ImdsV2MtlsCredentialOptions{Cache: &mtls.Cache{}})
+			require.NoError(t, err)
+			defer cred.Close()
+			chain, err := azidentity.NewChainedTokenCredential([]azcore.TokenCredential{cred, fallback{}}, nil)
+			require.NoError(t, err)
+			ctx, cancel := context.WithTimeout(t.Context(), test.limit)
+			defer cancel()
+			token, err := chain.GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{vault}})
+			require.NoError(t, err)
+			require.Equal(t, "fallback", token.Token)
+		})
+	}
+}
+
+// A negative answer is not remembered: IMDS may come up after the process.
+func TestUnavailableIsNotLatched(t *testing.T) {
+	f := newFixture(t, imdstest.Options{}, nil)
+	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Metadata, Kind: imdstest.KindRespond, Status: 404, Times: 1})
+	_, err := f.token(vault)
+	var failure *azmtls.AuthenticationError
+	require.NotErrorAs(t, err, &failure)
+	require.ErrorContains(t, err, "404")
+	_, err = f.token(vault)
+	require.NoError(t, err)
+}
+
+// Every other failure stops a chain: another credential would hide it.
+func TestChainStopsAtRealFailures(t *testing.T) {
+	f := newFixture(t, imdstest.Options{}, nil)
+	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Kind: imdstest.KindEntraError, OAuthError: "unauthorized_client", AADSTS: "AADSTS700016"})
+	chain, err := azidentity.NewChainedTokenCredential([]azcore.TokenCredential{f.cred, fallback{}}, nil)
+	require.NoError(t, err)
+	_, err = chain.GetToken(t.Context(), policy.TokenRequestOptions{Scopes: []string{vault}})
+	require.ErrorContains(t, err, "AADSTS700016")
+}
