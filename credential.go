@@ -35,7 +35,7 @@ type ImdsV2MtlsCredential struct {
 	pools    pools
 	pipeline runtime.Pipeline
 	tracer   tracing.Tracer
-	tokens   tokencache.Cache
+	tokens   *tokencache.Cache
 	now      func() time.Time
 
 	unbindable sync.Map // resources for which Entra binds no tokens (AADSTS392196)
@@ -47,17 +47,20 @@ type ImdsV2MtlsCredential struct {
 // NewImdsV2MtlsCredential creates an ImdsV2MtlsCredential. Pass nil to accept default options: the system-assigned identity,
 // bearer tokens over mutual TLS for any client and proof-of-possession tokens for bound ones. It makes no network call.
 func NewImdsV2MtlsCredential(options *ImdsV2MtlsCredentialOptions) (*ImdsV2MtlsCredential, error) {
-	return newCredential(options, environment{now: time.Now})
+	return newCredential(options, environment{})
 }
 
 // environment is what tests replace.
 type environment struct {
-	now   func() time.Time
+	now   func() time.Time                           // nil: the real clock
 	sleep func(context.Context, time.Duration) error // nil: a real timer
 }
 
 func newCredential(options *ImdsV2MtlsCredentialOptions, env environment) (*ImdsV2MtlsCredential, error) {
-	c := &ImdsV2MtlsCredential{now: env.now}
+	c := &ImdsV2MtlsCredential{now: env.now, tokens: tokencache.New(env.now)}
+	if c.now == nil {
+		c.now = time.Now
+	}
 	if options != nil {
 		c.options = *options
 	}
@@ -91,15 +94,14 @@ func newCredential(options *ImdsV2MtlsCredentialOptions, env environment) (*Imds
 // there the error is azidentity's credential-unavailable error, so that a ChainedTokenCredential goes on; every other
 // error is an *[AuthenticationError].
 func (c *ImdsV2MtlsCredential) GetToken(ctx context.Context, opts policy.TokenRequestOptions) (azcore.AccessToken, error) {
-	resource, err := resourceOf(opts.Scopes)
-	if err != nil {
-		return azcore.AccessToken{}, newAuthenticationError(err, nil)
+	if len(opts.Scopes) != 1 {
+		return azcore.AccessToken{}, newAuthenticationError(fmt.Errorf("GetToken takes exactly one scope, got %d", len(opts.Scopes)), nil)
 	}
-	key := tokencache.Key{Resource: resource, TokenType: c.tokenType(ctx, resource), CAE: opts.EnableCAE}
+	resource := strings.TrimSuffix(opts.Scopes[0], "/.default")
+	key := tokencache.Key{Resource: resource, Bound: c.wantsBound(ctx, resource), CAE: opts.EnableCAE}
 	if opts.Claims == "" {
-		now := c.now()
-		if e := c.tokens.Get(key, now); e != nil {
-			if e.RefreshDue(now) {
+		if e, refresh := c.tokens.Get(key); e != nil {
+			if refresh {
 				go c.refresh(key)
 			}
 			return e.Token, nil
@@ -112,46 +114,44 @@ func (c *ImdsV2MtlsCredential) GetToken(ctx context.Context, opts policy.TokenRe
 	return e.Token, nil
 }
 
-// resourceOf returns the resource of the one scope.
-func resourceOf(scopes []string) (string, error) {
-	if len(scopes) != 1 {
-		return "", fmt.Errorf("GetToken takes exactly one scope, got %d", len(scopes))
-	}
-	resource := strings.TrimSuffix(scopes[0], "/.default")
+// checkResource refuses what cannot be the resource of one scope.
+func checkResource(resource string) error {
 	switch {
 	case resource == "":
-		return "", errors.New(`the scope names no resource; it should be like "https://vault.azure.net/.default"`)
+		return errors.New(`the scope names no resource; it should be like "https://vault.azure.net/.default"`)
 	case strings.ContainsFunc(resource, unicode.IsSpace):
-		return "", errors.New("the scope contains white space; GetToken takes exactly one scope")
+		return errors.New("the scope contains white space; GetToken takes exactly one scope")
 	}
-	return resource, nil
+	return nil
 }
 
-// tokenType decides which type of token this call gets.
-func (c *ImdsV2MtlsCredential) tokenType(ctx context.Context, resource string) string {
+// wantsBound decides which type of token this call gets: one that is bound to the certificate, or a bearer token.
+func (c *ImdsV2MtlsCredential) wantsBound(ctx context.Context, resource string) bool {
 	switch c.options.TokenType {
 	case TokenTypeMtlsPoP:
-		return entra.TypeMtlsPoP
+		return true
 	case TokenTypeAuto:
 		if isBound(ctx, c) {
-			if _, unbindable := c.unbindable.Load(resource); !unbindable {
-				return entra.TypeMtlsPoP
-			}
+			_, unbindable := c.unbindable.Load(resource)
+			return !unbindable
 		}
 	}
-	return entra.TypeBearer
+	return false
 }
 
 // token gets a token that the cache does not have, or may not give out because of claims. Callers who want the same one at the
 // same time share it.
 func (c *ImdsV2MtlsCredential) token(ctx context.Context, key tokencache.Key, claims string) (*tokencache.Entry, error) {
+	if err := checkResource(key.Resource); err != nil {
+		return nil, newAuthenticationError(err, nil)
+	}
 	merged, err := entra.MergeClaims(claims, key.CAE)
 	if err != nil {
 		return nil, newAuthenticationError(err, nil)
 	}
 	e, err := c.tokens.Share(ctx, key, claims, func(ctx context.Context) (*tokencache.Entry, error) {
 		if claims == "" {
-			if e := c.tokens.Get(key, c.now()); e != nil {
+			if e, _ := c.tokens.Get(key); e != nil {
 				return e, nil // it came between this caller's look into the cache and its turn
 			}
 		}
@@ -167,12 +167,12 @@ func (c *ImdsV2MtlsCredential) token(ctx context.Context, key tokencache.Key, cl
 func (c *ImdsV2MtlsCredential) authenticate(ctx context.Context, key tokencache.Key, claims string) (e *tokencache.Entry, err error) {
 	ctx, end := runtime.StartSpan(ctx, credName+".GetToken", c.tracer, nil)
 	defer func() { end(err) }()
-	x := &exchange{request: entra.Request{Resource: key.Resource, TokenType: key.TokenType, Claims: claims}}
+	x := &exchange{request: entra.Request{Resource: key.Resource, TokenType: tokenType(key.Bound), Claims: claims}}
 	token, err := c.exchange(ctx, x)
-	if errors.Is(err, ErrTokenBindingUnsupported) && c.options.TokenType == TokenTypeAuto && key.TokenType == entra.TypeMtlsPoP {
+	if errors.Is(err, ErrTokenBindingUnsupported) && c.options.TokenType == TokenTypeAuto && key.Bound {
 		mtls.Logf(EventAuthentication, "Entra binds no tokens for %s (AADSTS392196): bearer tokens for it from now on", key.Resource)
 		c.unbindable.Store(key.Resource, nil)
-		key.TokenType, x.request.TokenType = entra.TypeBearer, entra.TypeBearer
+		key.Bound, x.request.TokenType = false, entra.TypeBearer
 		token, err = c.exchange(ctx, x)
 	}
 	if err != nil {
@@ -180,21 +180,27 @@ func (c *ImdsV2MtlsCredential) authenticate(ctx context.Context, key tokencache.
 		mtls.Logf(EventAuthentication, "no token for %s: %v", key.Resource, err)
 		return nil, err
 	}
-	mtls.Logf(EventAuthentication, "got a %s token for %s with binding %s", key.TokenType, key.Resource, mtls.Mask(x.binding.Thumbprint()))
-	e = &tokencache.Entry{Key: key, Binding: x.binding, Token: azcore.AccessToken{Token: token.Value, ExpiresOn: token.ExpiresOn, RefreshOn: token.RefreshOn}}
+	mtls.Logf(EventAuthentication, "got a %s token for %s with binding %s", x.request.TokenType, key.Resource, mtls.Mask(x.binding.Thumbprint()))
+	e = c.tokens.NewEntry(key, azcore.AccessToken{Token: token.Value, ExpiresOn: token.ExpiresOn, RefreshOn: token.RefreshOn}, x.binding)
 	c.keep(e)
 	return e, nil
 }
 
 // keep caches a token, unless its binding serves one call only, and remembers a bound one as ours.
 func (c *ImdsV2MtlsCredential) keep(e *tokencache.Entry) {
-	now := c.now()
-	if e.Binding.Cacheable(now) {
-		c.tokens.Put(e, now)
+	if e.Binding.Cacheable(c.now()) {
+		c.tokens.Put(e)
 	}
-	if e.Key.TokenType == entra.TypeMtlsPoP {
-		c.tokens.Remember(e, now)
+	if e.Key.Bound {
+		c.tokens.Remember(e)
 	}
+}
+
+func tokenType(bound bool) string {
+	if bound {
+		return entra.TypeMtlsPoP
+	}
+	return entra.TypeBearer
 }
 
 // refresh replaces a token that is still valid; if that fails, it goes on being used, and the next attempt is half a minute off.

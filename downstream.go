@@ -94,11 +94,10 @@ func (p confirmPolicy) Do(req *policy.Request) (*http.Response, error) {
 // current returns the token to send in the place of one that was issued here: itself, or, when it is not valid any more, the
 // one that GetToken would give now. A client's own policy may hold a token for long after its binding was evicted.
 func (c *ImdsV2MtlsCredential) current(ctx context.Context, issued *tokencache.Entry) (*tokencache.Entry, error) {
-	now := c.now()
-	if issued.Valid(now) {
+	if c.tokens.Valid(issued) {
 		return issued, nil
 	}
-	if e := c.tokens.Get(issued.Key, now); e != nil {
+	if e, _ := c.tokens.Get(issued.Key); e != nil {
 		return e, nil
 	}
 	return c.token(ctx, issued.Key, "")

@@ -14,12 +14,24 @@ import (
 	"golang.org/x/sync/singleflight"
 )
 
-// Key says which token: tokens of different types, or with and without the capability to handle continuous access evaluation,
-// do not stand for one another.
+// Key says which token: a bound one does not stand for a bearer token, nor one with the capability to handle continuous access
+// evaluation for one without.
 type Key struct {
-	Resource  string
-	TokenType string
-	CAE       bool
+	Resource string
+	Bound    bool
+	CAE      bool
+}
+
+// kind returns the place of the key among those of its resource.
+func (k Key) kind() int {
+	kind := 0
+	if k.Bound {
+		kind |= 1
+	}
+	if k.CAE {
+		kind |= 2
+	}
+	return kind
 }
 
 // Entry is a token and the binding that it was obtained with.
@@ -28,7 +40,9 @@ type Entry struct {
 	Token   azcore.AccessToken
 	Binding *mtls.Binding
 
-	nextRefresh atomic.Int64 // Unix seconds; 0 is Token.RefreshOn
+	validUntil  time.Duration // on the clock of the Cache, as are the others
+	expires     time.Duration
+	nextRefresh atomic.Int64 // a time.Duration; 0 is never
 }
 
 const (
@@ -38,63 +52,105 @@ const (
 	refreshPause = 30 * time.Second
 )
 
-// Valid reports whether the token can be used: it has not expired, nor its binding been evicted.
-func (e *Entry) Valid(now time.Time) bool {
-	return now.Before(e.Token.ExpiresOn.Add(-expiryMargin)) && !e.Binding.Evicted()
-}
-
-// RefreshDue reports that it is time to replace the token, though it is valid, and that no one else was told so in the last
-// 30 s.
-func (e *Entry) RefreshDue(now time.Time) bool {
-	if e.Token.RefreshOn.IsZero() || now.Before(e.Token.RefreshOn) {
-		return false
-	}
-	next := e.nextRefresh.Load()
-	return now.Unix() >= next && e.nextRefresh.CompareAndSwap(next, now.Add(refreshPause).Unix())
-}
-
-// Cache keeps entries by key. Reading takes no lock: writers replace the whole map. The zero value is ready.
+// Cache keeps entries by key. Reading takes no lock: writers replace the whole map.
 type Cache struct {
-	entries atomic.Pointer[map[Key]*Entry]
+	now     func() time.Time // nil: the real clock
+	epoch   time.Time
+	entries atomic.Pointer[map[string]*[4]*Entry] // by resource, then kind
 	flights singleflight.Group
 
 	mu     sync.RWMutex
 	issued map[string]*Entry // bound tokens that are still out there, evicted ones too
 }
 
-// Get returns the valid entry of the key, nil if there is none.
-func (c *Cache) Get(key Key, now time.Time) *Entry {
-	entries := c.entries.Load()
-	if entries == nil {
-		return nil
+// New returns an empty Cache. A nil clock is the real one.
+func New(now func() time.Time) *Cache {
+	c := &Cache{now: now, epoch: time.Now()}
+	if now != nil {
+		c.epoch = now()
 	}
-	if e := (*entries)[key]; e != nil && e.Valid(now) {
-		return e
+	c.entries.Store(&map[string]*[4]*Entry{})
+	return c
+}
+
+// elapsed is the clock of the Cache. The real one reads the monotonic clock only, at half the cost of time.Now.
+func (c *Cache) elapsed() time.Duration {
+	if c.now == nil {
+		return time.Since(c.epoch)
 	}
-	return nil
+	return c.now().Sub(c.epoch)
+}
+
+// NewEntry returns an entry that is not in the cache yet.
+func (c *Cache) NewEntry(key Key, token azcore.AccessToken, b *mtls.Binding) *Entry {
+	e := &Entry{Key: key, Token: token, Binding: b, expires: token.ExpiresOn.Sub(c.epoch)}
+	e.validUntil = e.expires - expiryMargin
+	if !token.RefreshOn.IsZero() {
+		e.nextRefresh.Store(int64(token.RefreshOn.Sub(c.epoch)))
+	}
+	return e
+}
+
+// Get returns the valid entry of the key, nil if there is none. It says refresh when it is time to replace the token, though it
+// is valid, and no one else was told so in the last 30 s.
+func (c *Cache) Get(key Key) (e *Entry, refresh bool) {
+	kinds := (*c.entries.Load())[key.Resource]
+	if kinds == nil {
+		return nil, false
+	}
+	e = kinds[key.kind()]
+	now := c.elapsed()
+	if e == nil || !e.valid(now) {
+		return nil, false
+	}
+	return e, e.refreshDue(now)
+}
+
+// Valid reports whether the token can be used: it has not expired, nor its binding been evicted.
+func (c *Cache) Valid(e *Entry) bool { return e.valid(c.elapsed()) }
+
+func (e *Entry) valid(now time.Duration) bool { return now < e.validUntil && !e.Binding.Evicted() }
+
+func (e *Entry) refreshDue(now time.Duration) bool {
+	next := e.nextRefresh.Load()
+	return next != 0 && int64(now) >= next && e.nextRefresh.CompareAndSwap(next, int64(now+refreshPause))
 }
 
 // Put keeps the entry and drops those that are not valid any more.
-func (c *Cache) Put(e *Entry, now time.Time) {
+func (c *Cache) Put(e *Entry) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	entries := map[Key]*Entry{}
-	if old := c.entries.Load(); old != nil {
-		entries = maps.Clone(*old)
-		maps.DeleteFunc(entries, func(_ Key, e *Entry) bool { return !e.Valid(now) })
+	now := c.elapsed()
+	entries := map[string]*[4]*Entry{}
+	for resource, kinds := range *c.entries.Load() {
+		kept := *kinds
+		for kind, old := range kept {
+			if old != nil && !old.valid(now) {
+				kept[kind] = nil
+			}
+		}
+		if kept != ([4]*Entry{}) {
+			entries[resource] = &kept
+		}
 	}
-	entries[e.Key] = e
+	kinds := entries[e.Key.Resource]
+	if kinds == nil {
+		kinds = &[4]*Entry{}
+		entries[e.Key.Resource] = kinds
+	}
+	kinds[e.Key.kind()] = e
 	c.entries.Store(&entries)
 }
 
-// Remember keeps the token of the entry, by its value, as one that was issued here, until it expires. See Issued.
-func (c *Cache) Remember(e *Entry, now time.Time) {
+// Remember keeps the entry, by the value of its token, as one that was issued here, until the token expires. See Issued.
+func (c *Cache) Remember(e *Entry) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.issued == nil {
 		c.issued = map[string]*Entry{}
 	}
-	maps.DeleteFunc(c.issued, func(_ string, e *Entry) bool { return now.After(e.Token.ExpiresOn) })
+	now := c.elapsed()
+	maps.DeleteFunc(c.issued, func(_ string, e *Entry) bool { return now > e.expires })
 	c.issued[e.Token.Token] = e
 }
 
@@ -113,7 +169,7 @@ func (c *Cache) Share(ctx context.Context, key Key, claims string, acquire func(
 		err       error
 		abandoned bool
 	}
-	flight := fmt.Sprintf("%q %s %t %s", key.Resource, key.TokenType, key.CAE, claims)
+	flight := fmt.Sprintf("%q %d %s", key.Resource, key.kind(), claims)
 	for {
 		result := c.flights.DoChan(flight, func() (any, error) {
 			entry, err := acquire(ctx)

@@ -1,0 +1,81 @@
+package azmtls_test
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
+	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
+	"github.com/azmtls/azmtls/imdstest"
+	"github.com/stretchr/testify/require"
+)
+
+// imdsV1 is as much of IMDS v1 as azidentity.ManagedIdentityCredential needs.
+var imdsV1 = transporter(func(req *http.Request) (*http.Response, error) {
+	body := fmt.Sprintf(`{"access_token":"token","expires_in":"3600","expires_on":"4102444800","resource":%q,"token_type":"Bearer"}`, req.URL.Query().Get("resource"))
+	return &http.Response{
+		StatusCode: http.StatusOK,
+		Header:     http.Header{"Content-Type": {"application/json"}},
+		Body:       io.NopCloser(strings.NewReader(body)),
+		Request:    req,
+	}, nil
+})
+
+// BenchmarkGetTokenCached puts the cached path beside that of azidentity, with one token in the cache and with fifty.
+func BenchmarkGetTokenCached(b *testing.B) {
+	theirs, err := azidentity.NewManagedIdentityCredential(&azidentity.ManagedIdentityCredentialOptions{ClientOptions: azcore.ClientOptions{Transport: imdsV1}})
+	require.NoError(b, err)
+	ours := newFixture(b, imdstest.Options{}, nil).cred
+	for _, scopes := range []int{1, 50} {
+		for _, c := range []struct {
+			name string
+			cred azcore.TokenCredential
+		}{{"azmtls", ours}, {"azidentity", theirs}} {
+			b.Run(fmt.Sprintf("%d/%s", scopes, c.name), func(b *testing.B) {
+				requests := make([]policy.TokenRequestOptions, scopes)
+				for i := range requests {
+					requests[i].Scopes = []string{fmt.Sprintf("https://resource-%d/.default", i)}
+					_, err := c.cred.GetToken(b.Context(), requests[i])
+					require.NoError(b, err)
+				}
+				ctx := b.Context()
+				b.ReportAllocs()
+				i := 0
+				for b.Loop() {
+					if _, err := c.cred.GetToken(ctx, requests[i%scopes]); err != nil {
+						b.Fatal(err)
+					}
+					i++
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkBoundClient puts a request of a bound client beside one of an unbound client to the same server.
+func BenchmarkBoundClient(b *testing.B) {
+	f := newFixture(b, imdstest.Options{}, nil)
+	plain := sdkClient(f.cred, &azcore.ClientOptions{Transport: &http.Client{Transport: f.server.MTLSTransport()}})
+	for _, c := range []struct {
+		name   string
+		client interface {
+			Do(*policy.Request) (*http.Response, error)
+		}
+	}{{"bound", f.bound()}, {"unbound", plain}} {
+		b.Run(c.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				req, err := runtime.NewRequest(b.Context(), http.MethodGet, f.server.ResourceURL())
+				require.NoError(b, err)
+				resp, err := c.client.Do(req)
+				require.NoError(b, err)
+				require.Equal(b, http.StatusOK, resp.StatusCode)
+			}
+		})
+	}
+}

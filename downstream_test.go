@@ -1,0 +1,392 @@
+package azmtls_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/streaming"
+	"github.com/azmtls/azmtls"
+	"github.com/azmtls/azmtls/imdstest"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// sdkClient is what an Azure SDK client is at heart: azcore's pipeline with its bearer token policy.
+func sdkClient(cred azcore.TokenCredential, options *azcore.ClientOptions) runtime.Pipeline {
+	return runtime.NewPipeline("test", "v1", runtime.PipelineOptions{
+		PerRetry: []policy.Policy{runtime.NewBearerTokenPolicy(cred, []string{storage}, nil)},
+	}, options)
+}
+
+// send sends a request through the pipeline and returns its status and body.
+func send(ctx context.Context, pipeline runtime.Pipeline, method, url, body string) (int, string, error) {
+	req, err := runtime.NewRequest(ctx, method, url)
+	if err != nil {
+		return 0, "", err
+	}
+	if body != "" {
+		if err := req.SetBody(streaming.NopCloser(strings.NewReader(body)), "text/plain"); err != nil {
+			return 0, "", err
+		}
+	}
+	resp, err := pipeline.Do(req)
+	if err != nil {
+		return 0, "", err
+	}
+	answer, err := runtime.Payload(resp)
+	return resp.StatusCode, string(answer), err
+}
+
+// bound returns a bound client of the fixture's credential.
+func (f *fixture) bound() runtime.Pipeline {
+	options := &azcore.ClientOptions{Retry: policy.RetryOptions{MaxRetries: -1}}
+	f.cred.BindClientOptions(options)
+	return sdkClient(f.cred, options)
+}
+
+// echo answers with the body of the request, so that a test sees what arrived.
+var echo = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	caller, _ := imdstest.CallerFromContext(r.Context())
+	body, _ := io.ReadAll(r.Body)
+	fmt.Fprintf(w, "%s %s", caller.Scheme, body)
+})
+
+func TestBoundClientUsesBoundTokens(t *testing.T) {
+	f := newFixture(t, imdstest.Options{ResourceHandler: echo}, nil)
+	client := f.bound()
+	for range 3 {
+		status, body, err := send(t.Context(), client, http.MethodPut, f.server.ResourceURL(), "payload")
+		require.NoError(t, err)
+		require.Equal(t, http.StatusOK, status)
+		require.Equal(t, "mtls_pop payload", body)
+	}
+	require.Equal(t, 1, f.server.Counts().Token)
+	require.Equal(t, 1, f.server.Counts().ResourceConnections)
+	f.noRejections()
+
+	// The same credential gives a client that is not bound what it can use.
+	plain := sdkClient(f.cred, &azcore.ClientOptions{Transport: &http.Client{Transport: f.server.MTLSTransport()}})
+	_, body, err := send(t.Context(), plain, http.MethodGet, f.server.ResourceURL(), "")
+	require.NoError(t, err)
+	require.Equal(t, "Bearer ", body)
+	f.noRejections()
+}
+
+// TestBoundClientHeals: the resource refuses the binding, the caller does not notice.
+func TestBoundClientHeals(t *testing.T) {
+	nginx := imdstest.Fault{Kind: imdstest.KindRespond, Status: 400, Body: "<html><head><title>400 The SSL certificate error</title></head></html>"}
+	keyVault := imdstest.Fault{Kind: imdstest.KindRespond, Status: 401, Body: `{"error":{"code":"Unauthorized","innererror":{"code":"MtlsCnfClaimRequestDataValidationFailed"}}}`}
+	faults := map[string]imdstest.Fault{
+		"alert 42":              {Kind: imdstest.KindAlert, Alert: 42},
+		"alert 48":              {Kind: imdstest.KindAlert, Alert: 48},
+		"alert 116":             {Kind: imdstest.KindAlert, Alert: 116},
+		"reset in handshake":    {Kind: imdstest.KindResetInHandshake},
+		"EOF in handshake":      {Kind: imdstest.KindEOFInHandshake},
+		"reset after handshake": {Kind: imdstest.KindResetAfterHandshake},
+		"EOF after handshake":   {Kind: imdstest.KindEOFAfterHandshake},
+		"nginx":                 nginx,
+		"Key Vault":             keyVault,
+	}
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		for name, fault := range faults {
+			t.Run(tls.VersionName(version)+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				f := newFixture(t, imdstest.Options{TLSVersion: version, ResourceHandler: echo}, nil)
+				client := f.bound()
+				_, _, err := send(t.Context(), client, http.MethodGet, f.server.ResourceURL(), "")
+				require.NoError(t, err)
+				require.NoError(t, f.cred.Close())
+				bad := f.store.get(alias).Thumbprint()
+				fault := fault
+				fault.Endpoint, fault.Thumbprint = imdstest.Resource, bad
+				f.server.Inject(fault)
+				status, body, err := send(t.Context(), client, http.MethodPut, f.server.ResourceURL(), "payload")
+				require.NoError(t, err)
+				require.Equal(t, http.StatusOK, status)
+				require.Equal(t, "mtls_pop payload", body, "the body was sent again from its start")
+				require.Equal(t, 2, f.server.Counts().Issued)
+				require.Equal(t, 1, f.store.evicted())
+
+				// The client's own policy still holds the token of the evicted binding: it must not be sent again.
+				presented := f.server.Presented(bad)
+				_, _, err = send(t.Context(), client, http.MethodGet, f.server.ResourceURL(), "")
+				require.NoError(t, err)
+				require.Equal(t, presented, f.server.Presented(bad))
+				require.Equal(t, 2, f.server.Counts().Issued)
+				f.noRejections()
+			})
+		}
+	}
+}
+
+func TestBoundClientDoesNotHeal(t *testing.T) {
+	for name, fault := range map[string]imdstest.Fault{
+		"one reset":         {Kind: imdstest.KindResetAfterHandshake, Times: 1},
+		"400 of its own":    {Kind: imdstest.KindRespond, Status: 400, Body: "bad request"},
+		"401 of its own":    {Kind: imdstest.KindRespond, Status: 401, Body: "who are you?"},
+		"503":               {Kind: imdstest.KindRespond, Status: 503},
+		"no cert seen":      {Kind: imdstest.KindRespond, Status: 400, Body: "<title>400 No required SSL certificate was sent</title>"},
+		"reset in the body": {Kind: imdstest.KindResetMidBody},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, imdstest.Options{ResourceHandler: echo}, nil)
+			fault.Endpoint = imdstest.Resource
+			f.server.Inject(fault)
+			status, body, err := send(t.Context(), f.bound(), http.MethodGet, f.server.ResourceURL(), "")
+			if fault.Kind == imdstest.KindRespond {
+				require.NoError(t, err)
+				require.Equal(t, fault.Status, status)
+				require.Equal(t, fault.Body, body, "what was looked at can still be read")
+			}
+			require.Equal(t, 1, f.server.Counts().Faults)
+			require.Equal(t, 1, f.server.Counts().Issued)
+			require.Zero(t, f.store.evicted())
+		})
+	}
+}
+
+// A resource that refuses every binding must not make a mint of every request, nor take the binding from the others.
+func TestResourceThatAlwaysRefuses(t *testing.T) {
+	f := newFixture(t, imdstest.Options{}, nil)
+	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Resource, Kind: imdstest.KindAlert, Alert: 48})
+	client := f.bound()
+	for range 100 {
+		_, _, err := send(t.Context(), client, http.MethodGet, f.server.ResourceURL(), "")
+		require.ErrorContains(t, err, "rejected at")
+	}
+	require.LessOrEqual(t, f.server.Counts().Issued, 4)
+	_, err := f.token(vault)
+	require.NoError(t, err, "other resources still get their tokens")
+}
+
+// Tokens of other credentials in the same client pass untouched, over the caller's own transport.
+func TestForeignTokensPassUntouched(t *testing.T) {
+	f := newFixture(t, imdstest.Options{}, nil)
+	var seen []string
+	options := &azcore.ClientOptions{Transport: transporter(func(req *http.Request) (*http.Response, error) {
+		seen = append(seen, req.Header.Get("Authorization"))
+		return &http.Response{StatusCode: 200, Body: http.NoBody, Header: http.Header{}, Request: req}, nil
+	})}
+	f.cred.BindClientOptions(options)
+	_, _, err := send(t.Context(), sdkClient(fallback{}, options), http.MethodGet, "https://elsewhere.invalid", "")
+	require.NoError(t, err)
+	require.Equal(t, []string{"Bearer fallback"}, seen)
+	require.Zero(t, f.server.Counts())
+}
+
+type transporter func(*http.Request) (*http.Response, error)
+
+func (t transporter) Do(req *http.Request) (*http.Response, error) { return t(req) }
+
+func TestBindClientOptions(t *testing.T) {
+	f := newFixture(t, imdstest.Options{ResourceHandler: echo}, nil)
+	f.cred.BindClientOptions(nil)
+
+	var own atomic.Int32
+	counting := policyFunc(func(req *policy.Request) (*http.Response, error) { own.Add(1); return req.Next() })
+	shared := make([]policy.Policy, 1, 10)
+	shared[0] = counting
+	options := &azcore.ClientOptions{PerCallPolicies: shared, PerRetryPolicies: shared}
+	f.cred.BindClientOptions(options)
+	calls, retries := len(options.PerCallPolicies), len(options.PerRetryPolicies)
+	f.cred.BindClientOptions(options)
+	require.Len(t, options.PerCallPolicies, calls, "twice is as once")
+	require.Len(t, options.PerRetryPolicies, retries)
+	require.Nil(t, shared[:2][1], "the caller's slices are not written to")
+	status, body, err := send(t.Context(), sdkClient(f.cred, options), http.MethodGet, f.server.ResourceURL(), "")
+	require.NoError(t, err)
+	require.Equal(t, http.StatusOK, status)
+	require.Equal(t, "mtls_pop ", body)
+	require.EqualValues(t, 2, own.Load(), "the caller's policies still run")
+}
+
+type policyFunc func(*policy.Request) (*http.Response, error)
+
+func (p policyFunc) Do(req *policy.Request) (*http.Response, error) { return p(req) }
+
+// A client bound to one credential must not make another one hand out tokens that the client cannot send.
+func TestBindingIsPerCredential(t *testing.T) {
+	f := newFixture(t, imdstest.Options{ResourceHandler: echo}, nil)
+	other := f.another(nil)
+	options := &azcore.ClientOptions{}
+	other.BindClientOptions(options)
+	_, body, err := send(t.Context(), sdkClient(f.cred, options), http.MethodGet, f.server.ResourceURL(), "")
+	require.NoError(t, err)
+	require.Equal(t, "Bearer ", body)
+}
+
+// AADSTS392196: Auto falls back to bearer for this resource, PoP says what to set. The binding is not to blame.
+func TestResourceWithoutTokenBinding(t *testing.T) {
+	unsupported := imdstest.Fault{Endpoint: imdstest.Token, Kind: imdstest.KindEntraError, OAuthError: "invalid_request", AADSTS: "AADSTS392196", Times: 1}
+	f := newFixture(t, imdstest.Options{ResourceHandler: echo}, nil)
+	f.server.Inject(unsupported)
+	client := f.bound()
+	for range 2 {
+		_, body, err := send(t.Context(), client, http.MethodGet, f.server.ResourceURL(), "")
+		require.NoError(t, err)
+		require.Equal(t, "Bearer ", body)
+	}
+	require.Equal(t, 1, f.server.Counts().TokenIssued)
+	require.Zero(t, f.store.evicted())
+
+	pop := newFixture(t, imdstest.Options{}, func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.TokenType = azmtls.TokenTypeMtlsPoP })
+	pop.server.Inject(unsupported)
+	_, err := pop.token(vault)
+	require.ErrorIs(t, err, azmtls.ErrTokenBindingUnsupported)
+	var failure *azmtls.AuthenticationError
+	require.ErrorAs(t, err, &failure)
+	require.Equal(t, "AADSTS392196", failure.AADSTS)
+	require.Zero(t, pop.store.evicted())
+	require.Equal(t, 1, pop.server.Counts().Issued)
+}
+
+// Many goroutines share one client while its binding rotates: none fails, none carries a token on another's connection.
+func TestSharedClientWhileTheBindingRotates(t *testing.T) {
+	const goroutines, requests = 100, 20
+	var f *fixture
+	var served atomic.Int32
+	f = newFixture(t, imdstest.Options{ResourceHandler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if served.Add(1) == goroutines*requests/3 {
+			f.server.Refuse(f.store.get(alias).Thumbprint(), 48)
+			_ = f.cred.Close() // idle connections, so that new ones meet the refusal
+		}
+		echo(w, r)
+	})}, nil)
+	client := f.bound()
+	var wg sync.WaitGroup
+	for range goroutines {
+		wg.Go(func() {
+			for i := range requests {
+				payload := strings.Repeat("x", 1+i*1000)
+				status, body, err := send(t.Context(), client, http.MethodPut, f.server.ResourceURL(), payload)
+				assert.NoError(t, err)
+				assert.Equal(t, http.StatusOK, status)
+				assert.Equal(t, "mtls_pop "+payload, body)
+			}
+		})
+	}
+	wg.Wait()
+	require.Equal(t, 2, f.server.Counts().Issued)
+	require.Equal(t, 1, f.store.evicted())
+	f.noRejections()
+}
+
+func TestHostsThatDemandTokenBinding(t *testing.T) {
+	for host, demands := range map[string]bool{
+		"my.vault.azure.net": true, "MY.Vault.Azure.Net": true, "hsm.managedhsm.azure.net": true,
+		"my.vault.usgovcloudapi.net": true, "hsm.managedhsm.usgovcloudapi.net": true,
+		"my.vault.azure.cn": true, "hsm.managedhsm.azure.cn": true,
+		"vault.azure.net": false, "my.vault.azure.net.evil.example": false, "account.blob.core.windows.net": false,
+	} {
+		require.Equal(t, demands, azmtls.DemandsTokenBinding(host), host)
+	}
+}
+
+func TestClient(t *testing.T) {
+	for _, tokenType := range []azmtls.TokenType{azmtls.TokenTypeAuto, azmtls.TokenTypeMtlsPoP, azmtls.TokenTypeBearer} {
+		t.Run(tokenType.String(), func(t *testing.T) {
+			f := newFixture(t, imdstest.Options{ResourceHandler: echo}, func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.TokenType = tokenType })
+			resp, err := f.cred.Client(storage).Post(f.server.ResourceURL(), "text/plain", strings.NewReader("payload"))
+			require.NoError(t, err)
+			body, err := io.ReadAll(resp.Body)
+			require.NoError(t, err)
+			require.NoError(t, resp.Body.Close())
+			want := "mtls_pop payload"
+			if tokenType == azmtls.TokenTypeBearer {
+				want = "Bearer payload"
+			}
+			require.Equal(t, want, string(body))
+			f.noRejections()
+		})
+	}
+}
+
+func TestClientHeals(t *testing.T) {
+	f := newFixture(t, imdstest.Options{ResourceHandler: echo}, nil)
+	client := f.cred.Client(storage)
+	_, err := f.token(vault)
+	require.NoError(t, err)
+	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Resource, Kind: imdstest.KindAlert, Alert: 48, Thumbprint: f.store.get(alias).Thumbprint()})
+	resp, err := client.Post(f.server.ResourceURL(), "text/plain", bytes.NewReader([]byte("payload")))
+	require.NoError(t, err)
+	body, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	require.Equal(t, "mtls_pop payload", string(body))
+	require.Equal(t, 2, f.server.Counts().Issued)
+
+	// A body that cannot be read again: the certificate is replaced, the request is not repeated, and the error says so.
+	require.NoError(t, f.cred.Close())
+	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Resource, Kind: imdstest.KindAlert, Alert: 48, Thumbprint: f.store.get(alias).Thumbprint()})
+	reader := &closeRecorder{Reader: strings.NewReader("payload")}
+	_, err = client.Post(f.server.ResourceURL(), "text/plain", reader)
+	require.ErrorContains(t, err, "cannot be read again")
+	require.True(t, reader.closed.Load())
+	resp, err = client.Get(f.server.ResourceURL())
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	require.Equal(t, http.StatusOK, resp.StatusCode)
+}
+
+type closeRecorder struct {
+	io.Reader
+	closed atomic.Bool
+}
+
+func (c *closeRecorder) Close() error { c.closed.Store(true); return nil }
+
+func TestClientRefuses(t *testing.T) {
+	var target atomic.Value
+	target.Store("")
+	f := newFixture(t, imdstest.Options{ResourceHandler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/end" {
+			fmt.Fprint(w, "arrived")
+			return
+		}
+		http.Redirect(w, r, target.Load().(string), http.StatusTemporaryRedirect)
+	})}, nil)
+	client := f.cred.Client(storage)
+	body := &closeRecorder{Reader: strings.NewReader("payload")}
+	_, err := client.Post("http://127.0.0.1:1/", "text/plain", body)
+	require.ErrorContains(t, err, "https only")
+	require.True(t, body.closed.Load(), "a RoundTripper closes the body, also of a request it refuses")
+	require.Zero(t, f.server.Counts().Token)
+
+	for to, refused := range map[string]bool{"https://elsewhere.invalid/": true, "http://127.0.0.1:1/": true, "/end": false} {
+		target.Store(to)
+		resp, err := client.Get(f.server.ResourceURL())
+		if refused {
+			require.ErrorContains(t, err, "refused", to)
+		} else {
+			require.NoError(t, err)
+			require.Equal(t, http.StatusOK, resp.StatusCode)
+			require.NoError(t, resp.Body.Close())
+		}
+	}
+	target.Store("/loop")
+	_, err = client.Get(f.server.ResourceURL())
+	require.ErrorContains(t, err, "10 redirects")
+}
+
+// Without a token nothing is sent, and the body is closed all the same.
+func TestClientWithoutToken(t *testing.T) {
+	f := newFixture(t, imdstest.Options{}, nil)
+	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Kind: imdstest.KindEntraError, OAuthError: "invalid_scope", AADSTS: "AADSTS70011"})
+	body := &closeRecorder{Reader: strings.NewReader("payload")}
+	_, err := f.cred.Client(storage).Post(f.server.ResourceURL(), "text/plain", body)
+	var failure *azmtls.AuthenticationError
+	require.ErrorAs(t, err, &failure)
+	require.True(t, body.closed.Load())
+	require.Zero(t, f.server.Counts().Resource)
+}

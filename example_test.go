@@ -1,0 +1,114 @@
+package azmtls_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"net/http"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
+	"github.com/azmtls/azmtls"
+	"github.com/azmtls/azmtls/imdstest"
+	"github.com/azmtls/azmtls/mtls"
+)
+
+// On an Azure VM nil options are enough. Here a simulator stands in for the VM.
+func ExampleNewImdsV2MtlsCredential() {
+	server := imdstest.NewServer(nil)
+	defer server.Close()
+
+	cred, err := azmtls.NewImdsV2MtlsCredential(&azmtls.ImdsV2MtlsCredentialOptions{
+		ClientOptions: server.ClientOptions(),
+		MTLSTransport: server.MTLSTransport(),
+		Cache:         &mtls.Cache{},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer cred.Close()
+	token, err := cred.GetToken(context.Background(), policy.TokenRequestOptions{Scopes: []string{"https://vault.azure.net/.default"}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("got a token:", token.Token != "")
+	// Output: got a token: true
+}
+
+// In a chain, machines without IMDS v2 go on to the next credential.
+func ExampleImdsV2MtlsCredential_GetToken() {
+	first, err := azmtls.NewImdsV2MtlsCredential(nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	second, err := azidentity.NewManagedIdentityCredential(nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	chain, err := azidentity.NewChainedTokenCredential([]azcore.TokenCredential{first, second}, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	_ = chain // for any SDK client
+}
+
+// A bound client sends proof-of-possession tokens.
+func ExampleImdsV2MtlsCredential_BindClientOptions() {
+	cred, err := azmtls.NewImdsV2MtlsCredential(nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	options := azcore.ClientOptions{} // that of azblob, azsecrets, ...
+	cred.BindClientOptions(&options)
+	fmt.Println("policies added:", len(options.PerCallPolicies)+len(options.PerRetryPolicies))
+	// Output: policies added: 3
+}
+
+// Without an SDK client, Client gives an http.Client that gets, binds and heals.
+func ExampleImdsV2MtlsCredential_Client() {
+	server := imdstest.NewServer(nil)
+	defer server.Close()
+	cred, err := azmtls.NewImdsV2MtlsCredential(&azmtls.ImdsV2MtlsCredentialOptions{
+		ClientOptions: server.ClientOptions(),
+		MTLSTransport: server.MTLSTransport(),
+		Cache:         &mtls.Cache{},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer cred.Close()
+	resp, err := cred.Client("https://resource.example/.default").Get(server.ResourceURL())
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer resp.Body.Close()
+	fmt.Println(resp.StatusCode == http.StatusOK)
+	// Output: true
+}
+
+// The error says what Entra said and what recovery did.
+func ExampleAuthenticationError() {
+	server := imdstest.NewServer(nil)
+	defer server.Close()
+	server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Kind: imdstest.KindEntraError, OAuthError: "unauthorized_client", AADSTS: "AADSTS700016"})
+	cred, err := azmtls.NewImdsV2MtlsCredential(&azmtls.ImdsV2MtlsCredentialOptions{
+		ClientOptions: server.ClientOptions(),
+		MTLSTransport: server.MTLSTransport(),
+		Cache:         &mtls.Cache{},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer cred.Close()
+	_, err = cred.GetToken(context.Background(), policy.TokenRequestOptions{Scopes: []string{"https://vault.azure.net/.default"}})
+	var failure *azmtls.AuthenticationError
+	if errors.As(err, &failure) {
+		fmt.Println(failure.AADSTS)
+		fmt.Println(failure.Recovery)
+	}
+	// Output:
+	// AADSTS700016
+	// none, the binding was not rejected
+}
