@@ -11,6 +11,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
+	"github.com/azmtls/azmtls"
 	"github.com/azmtls/azmtls/imdstest"
 	"github.com/stretchr/testify/require"
 )
@@ -30,7 +31,9 @@ var imdsV1 = transporter(func(req *http.Request) (*http.Response, error) {
 func BenchmarkGetTokenCached(b *testing.B) {
 	theirs, err := azidentity.NewManagedIdentityCredential(&azidentity.ManagedIdentityCredentialOptions{ClientOptions: azcore.ClientOptions{Transport: imdsV1}})
 	require.NoError(b, err)
-	ours := newFixture(b, imdstest.Options{}, nil).cred
+	ours, err := azmtls.NewImdsV2MtlsCredential(newFixture(b, imdstest.Options{}, nil).options())
+	require.NoError(b, err)
+	defer ours.Close()
 	for _, scopes := range []int{1, 50} {
 		for _, c := range []struct {
 			name string

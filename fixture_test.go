@@ -148,6 +148,18 @@ func newFixture(t testing.TB, options imdstest.Options, edit func(*azmtls.ImdsV2
 // another returns another credential for the same simulator, store and key provider.
 func (f *fixture) another(edit func(*azmtls.ImdsV2MtlsCredentialOptions)) *azmtls.ImdsV2MtlsCredential {
 	f.Helper()
+	o := f.options()
+	if edit != nil {
+		edit(o)
+	}
+	cred, err := azmtls.NewCredentialAt(func() time.Time { return f.now() }, o)
+	require.NoError(f, err)
+	f.Cleanup(func() { require.NoError(f, cred.Close()) })
+	return cred
+}
+
+// options returns options for the simulator, with a cache of their own.
+func (f *fixture) options() *azmtls.ImdsV2MtlsCredentialOptions {
 	o := &azmtls.ImdsV2MtlsCredentialOptions{
 		ClientOptions: f.server.ClientOptions(),
 		MTLSTransport: f.server.MTLSTransport(),
@@ -156,13 +168,7 @@ func (f *fixture) another(edit func(*azmtls.ImdsV2MtlsCredentialOptions)) *azmtl
 		Cache:         &mtls.Cache{Time: func() time.Time { return f.now() }},
 	}
 	o.Retry = policy.RetryOptions{RetryDelay: time.Millisecond, MaxRetryDelay: 5 * time.Millisecond}
-	if edit != nil {
-		edit(o)
-	}
-	cred, err := azmtls.NewCredentialAt(func() time.Time { return f.now() }, o)
-	require.NoError(f, err)
-	f.Cleanup(func() { require.NoError(f, cred.Close()) })
-	return cred
+	return o
 }
 
 func (f *fixture) token(scope string) (azcore.AccessToken, error) {
