@@ -24,6 +24,10 @@ const (
 	recordAlert       = 21
 	recordApplication = 23
 	levelFatal        = 2
+
+	alertBadCertificate     = 42
+	alertCertificateExpired = 45
+	alertUnknownCA          = 48
 )
 
 // sendAlert sends a fatal alert of any number at the moment when the server has seen the client certificate, and ends the

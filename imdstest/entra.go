@@ -84,7 +84,7 @@ func (s *Server) token(r *http.Request, client *x509.Certificate) (map[string]an
 		return nil, &entraError{"invalid_scope", 70011, "the scope is not one resource with /.default"}
 	case form.Get("token_type") != "mtls_pop" && form.Get("token_type") != "bearer":
 		return nil, bad("the token_type is neither mtls_pop nor bearer")
-	case form.Get("claims") != "" && json.Unmarshal([]byte(form.Get("claims")), &claims) != nil:
+	case form.Get("claims") != "" && (!strings.HasPrefix(form.Get("claims"), "{") || json.Unmarshal([]byte(form.Get("claims")), &claims) != nil):
 		return nil, bad("the claims are not the JSON of a claims request")
 	}
 	bound := form.Get("token_type") == "mtls_pop"

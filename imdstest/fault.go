@@ -59,7 +59,7 @@ type Fault struct {
 
 	Alert              uint8                // of KindAlert
 	Status             int                  // of KindRespond
-	RetryAfter         time.Duration        // of KindRespond, in whole seconds; 0: no header
+	RetryAfter         time.Duration        // of KindRespond, rounded up to seconds; 0: no header
 	Header             http.Header          // of KindRespond
 	Body               string               // of KindRespond
 	OAuthError, AADSTS string               // of KindEntraError, for example "invalid_client" and "AADSTS700027"
@@ -109,11 +109,15 @@ type faults struct {
 
 // Inject makes a fault happen from now on, until it is removed. Where several could strike, the one that was injected first
 // does. Faults of the handshake count connections, the others requests. Inject panics when a fault makes no sense: a
-// handshake fault of IMDS, which speaks plain HTTP, a fault before the certificate that is limited to one, or no kind.
+// handshake fault of IMDS, which speaks plain HTTP, a fault before the certificate that is limited to one, no kind, no endpoint.
 func (s *Server) Inject(f Fault) (remove func()) {
 	switch {
 	case f.Kind < KindResetBeforeCertificate || f.Kind > KindWrongServer:
 		panic(fmt.Sprintf("imdstest: fault of unknown kind %d", f.Kind))
+	case !slices.Contains([]Endpoint{Metadata, Issue, Token, Resource}, f.Endpoint):
+		panic(fmt.Sprintf("imdstest: fault of unknown endpoint %q", f.Endpoint))
+	case f.Kind == KindEdit && f.Edit == nil:
+		panic("imdstest: KindEdit needs an Edit function")
 	case (f.Endpoint == Metadata || f.Endpoint == Issue) && (f.Kind.stage() != onRequest || f.Thumbprint != ""):
 		panic("imdstest: IMDS speaks plain HTTP: a fault of it has no handshake and no certificate")
 	case f.Kind.stage() == onHello && f.Thumbprint != "":

@@ -3,10 +3,10 @@ package imdstest
 import (
 	"crypto/tls"
 	"fmt"
+	"math"
 	"net"
 	"net/http"
 	"strings"
-	"time"
 )
 
 // spoil answers a request by its fault, if that is one that replaces the answer.
@@ -32,7 +32,7 @@ func (s *Server) spoil(w http.ResponseWriter, r *http.Request, fault *Fault) boo
 			w.Header()[name] = values
 		}
 		if fault.RetryAfter > 0 {
-			w.Header().Set("Retry-After", fmt.Sprint(int(fault.RetryAfter/time.Second)))
+			w.Header().Set("Retry-After", fmt.Sprint(int(math.Ceil(fault.RetryAfter.Seconds()))))
 		}
 		w.WriteHeader(fault.Status)
 		_, _ = w.Write([]byte(fault.Body))

@@ -141,8 +141,9 @@ func (s *Server) issueCredential(r *http.Request, id identity, fault *Fault) (ma
 	if contentType := r.Header.Get("Content-Type"); contentType != "application/json; charset=utf-8" {
 		return nil, refuse("the content type is %q, not application/json; charset=utf-8", contentType)
 	}
+	raw, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))
 	var fields map[string]string
-	if err := json.NewDecoder(io.LimitReader(r.Body, 1<<20)).Decode(&fields); err != nil {
+	if err != nil || json.Unmarshal(raw, &fields) != nil {
 		return nil, refuse("the body is not a JSON object of strings")
 	}
 	for name, value := range fields {

@@ -298,16 +298,51 @@ func TestStrictEntra(t *testing.T) {
 	}
 	_, _, err = postForm(over(s, nil), s, form("bearer"))
 	require.Error(t, err, "without a certificate there is no connection")
-	for name, edit := range map[string]func(*x509.Certificate){
-		"expired":         func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) },
-		"wrong key usage": func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} },
-	} {
-		strict := newServer(t, imdstest.Options{EditCertificate: edit})
-		bad, err := strict.IssueCertificate(testKey().Public(), client)
-		require.NoError(t, err)
-		_, _, err = postForm(over(strict, bad), strict, form("bearer"))
-		require.Error(t, err, name)
+}
+
+// A certificate that is no good is refused by the alert that crypto/tls would send, and counts as presented.
+func TestCertificatesAreVerified(t *testing.T) {
+	another := newServer(t, imdstest.Options{})
+	for _, alert := range []uint64{42, 45, 48} {
+		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+			s := newServer(t, imdstest.Options{TLSVersion: version, EditCertificate: func(c *x509.Certificate) {
+				switch alert {
+				case 42:
+					c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+				case 45:
+					c.NotAfter = time.Now().Add(-time.Minute)
+				}
+			}})
+			issuer := s
+			if alert == 48 {
+				issuer = another
+			}
+			leaf, err := issuer.IssueCertificate(testKey().Public(), client)
+			require.NoError(t, err)
+			got, ok := alertOf(handshake(t, s, leaf))
+			require.True(t, ok)
+			require.Equal(t, alert, got)
+			sum := sha256.Sum256(leaf.Raw)
+			require.Equal(t, 1, s.Presented(base64.RawURLEncoding.EncodeToString(sum[:])))
+		}
 	}
+}
+
+// handshake connects to the token endpoint with the certificate and returns the error of the handshake or, since a refusal in
+// TLS 1.3 comes after it, of the first read.
+func handshake(t *testing.T, s *imdstest.Server, leaf *x509.Certificate) error {
+	t.Helper()
+	config := s.MTLSTransport().TLSClientConfig
+	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		return &tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: testKey()}, nil
+	}
+	conn, err := tls.Dial("tcp", strings.TrimPrefix(s.TokenURL(), "https://"), config)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_, err = conn.Read(make([]byte, 1))
+	return err
 }
 
 // alertOf returns the number of the TLS alert in an error of crypto/tls.
@@ -330,14 +365,7 @@ func TestAlerts(t *testing.T) {
 				require.NoError(t, err)
 				sum := sha256.Sum256(leaf.Raw)
 				s.Refuse(base64.RawURLEncoding.EncodeToString(sum[:]), alert)
-				config := s.MTLSTransport().TLSClientConfig
-				config.Certificates = []tls.Certificate{{Certificate: [][]byte{leaf.Raw}, PrivateKey: testKey()}}
-				conn, err := tls.Dial("tcp", strings.TrimPrefix(s.TokenURL(), "https://"), config)
-				if err == nil { // TLS 1.3: the refusal comes with the first read
-					defer conn.Close()
-					require.Equal(t, version, conn.ConnectionState().Version)
-					_, err = conn.Read(make([]byte, 1))
-				}
+				err = handshake(t, s, leaf)
 				got, ok := alertOf(err)
 				require.True(t, ok, "%v", err)
 				require.EqualValues(t, alert, got)
@@ -428,6 +456,8 @@ func TestInjectRefusesNonsense(t *testing.T) {
 	s := newServer(t, imdstest.Options{})
 	for _, f := range []imdstest.Fault{
 		{Endpoint: imdstest.Token},
+		{Kind: imdstest.KindHang},
+		{Endpoint: imdstest.Token, Kind: imdstest.KindEdit},
 		{Endpoint: imdstest.Metadata, Kind: imdstest.KindAlert},
 		{Endpoint: imdstest.Issue, Kind: imdstest.KindRespond, Thumbprint: "x"},
 		{Endpoint: imdstest.Token, Kind: imdstest.KindResetBeforeCertificate, Thumbprint: "x"},
@@ -448,6 +478,7 @@ func TestCloseEndsWhatHangs(t *testing.T) {
 			done <- err
 		}()
 		require.Eventually(t, func() bool { return s.Counts().Faults == 1 }, 10*time.Second, time.Millisecond)
+		s.Close()
 		s.Close()
 		require.Error(t, <-done)
 	}

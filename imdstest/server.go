@@ -38,6 +38,7 @@ type Server struct {
 	faults                    faults
 	counters                  counters
 	done                      chan struct{}
+	closing                   sync.Once
 	running                   sync.WaitGroup
 }
 
@@ -50,8 +51,8 @@ func NewServer(options *Options) *Server {
 	s := &Server{options: options.withDefaults(), done: make(chan struct{})}
 	s.authority = newAuthority()
 	s.imds, s.imdsURL = s.serve(http.HandlerFunc(s.serveIMDS), "http", func(l net.Listener) net.Listener { return l })
-	s.entra, s.tokenURL = s.serve(s.onConnection(Token, s.serveToken), "https", s.listenTLS(Token, tls.RequireAndVerifyClientCert))
-	s.resource, s.ownURL = s.serve(s.onConnection(Resource, s.serveResource), "https", s.listenTLS(Resource, tls.VerifyClientCertIfGiven))
+	s.entra, s.tokenURL = s.serve(s.onConnection(Token, s.serveToken), "https", s.listenTLS(Token, tls.RequireAnyClientCert))
+	s.resource, s.ownURL = s.serve(s.onConnection(Resource, s.serveResource), "https", s.listenTLS(Resource, tls.RequestClientCert))
 	return s
 }
 
@@ -72,9 +73,9 @@ func (s *Server) serve(handler http.Handler, scheme string, wrap func(net.Listen
 
 type connKey struct{}
 
-// Close ends the server and all its connections, hanging ones too.
+// Close ends the server and all its connections, hanging ones too. A second call does nothing.
 func (s *Server) Close() {
-	close(s.done)
+	s.closing.Do(func() { close(s.done) })
 	for _, server := range []*http.Server{s.imds, s.entra, s.resource} {
 		_ = server.Close()
 	}

@@ -14,7 +14,7 @@ func (s *Server) listenTLS(endpoint Endpoint, auth tls.ClientAuthType) func(net.
 	lowest, highest := s.options.versions()
 	base := &tls.Config{
 		Certificates:           []tls.Certificate{s.authority.server},
-		ClientAuth:             auth,
+		ClientAuth:             auth, // VerifyConnection does the verification, since crypto/tls has no hook for what fails it
 		ClientCAs:              s.authority.pool(),
 		MinVersion:             lowest,
 		MaxVersion:             highest,
@@ -36,6 +36,9 @@ func (s *Server) listenTLS(endpoint Endpoint, auth tls.ClientAuthType) func(net.
 			}
 			presented := thumbprint(state.PeerCertificates[0])
 			s.countPresented(endpoint, presented)
+			if alert := s.verify(state.PeerCertificates[0]); alert != 0 {
+				return s.sendAlert(hello.Conn, state, secrets, alert)
+			}
 			fault := s.faults.strike(s, endpoint, presented, onCertificate)
 			if fault == nil {
 				return nil
@@ -80,6 +83,25 @@ func (c *wireConn) Close() error {
 		return nil
 	}
 	return c.TCPConn.Close()
+}
+
+// verify returns the alert by which crypto/tls would refuse a client certificate, 0 if it is good.
+func (s *Server) verify(leaf *x509.Certificate) uint8 {
+	_, err := leaf.Verify(x509.VerifyOptions{
+		Roots:       s.authority.pool(),
+		CurrentTime: s.options.Time(),
+		KeyUsages:   []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
+	if err == nil {
+		return 0
+	}
+	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
+		return alertCertificateExpired
+	}
+	if _, unknown := errors.AsType[x509.UnknownAuthorityError](err); unknown {
+		return alertUnknownCA
+	}
+	return alertBadCertificate
 }
 
 var errBroken = errors.New("imdstest: the connection was broken by a fault")

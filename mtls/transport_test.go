@@ -1,0 +1,194 @@
+package mtls_test
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/log"
+	"github.com/azmtls/azmtls/imdstest"
+	"github.com/azmtls/azmtls/mtls"
+	"github.com/stretchr/testify/require"
+)
+
+// issued returns a simulator and a binding that its token endpoint takes.
+func issued(t *testing.T, options imdstest.Options) (*imdstest.Server, *mtls.Binding) {
+	t.Helper()
+	server := imdstest.NewServer(&options)
+	t.Cleanup(server.Close)
+	leaf, err := server.IssueCertificate(testKey().Public(), testClientID)
+	require.NoError(t, err)
+	b, err := mtls.NewBinding(leaf, testKey(), server.TokenURL()+"/tenant", testClientID)
+	require.NoError(t, err)
+	return server, b
+}
+
+// post sends a body to the token endpoint; an answer of whatever status means that the connection worked.
+func post(t *testing.T, transport *mtls.Transport, url string) error {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader("payload"))
+	require.NoError(t, err)
+	resp, err := transport.Do(req)
+	if err == nil {
+		require.NoError(t, resp.Body.Close())
+	}
+	return err
+}
+
+// connectProxy is an HTTP proxy that tunnels.
+func connectProxy(t *testing.T) (proxy *httptest.Server, tunnels *atomic.Int32) {
+	tunnels = &atomic.Int32{}
+	proxy = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodConnect {
+			http.Error(w, "CONNECT only", http.StatusMethodNotAllowed)
+			return
+		}
+		tunnels.Add(1)
+		upstream, err := net.Dial("tcp", r.Host)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		w.WriteHeader(http.StatusOK)
+		client, buffered, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return
+		}
+		go func() { _, _ = io.Copy(upstream, buffered); _ = upstream.Close() }()
+		go func() { _, _ = io.Copy(client, upstream); _ = client.Close() }()
+	}))
+	t.Cleanup(proxy.Close)
+	return proxy, tunnels
+}
+
+// Through a proxy the same evidence is seen as without one.
+func TestTransportThroughAProxy(t *testing.T) {
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		server, b := issued(t, imdstest.Options{TLSVersion: version})
+		proxy, tunnels := connectProxy(t)
+		address, err := url.Parse(proxy.URL)
+		require.NoError(t, err)
+		template := server.MTLSTransport()
+		template.Proxy = http.ProxyURL(address)
+		transport := mtls.NewTransport(template, b)
+		require.NoError(t, post(t, transport, server.TokenURL()))
+		require.EqualValues(t, 1, tunnels.Load())
+		require.Equal(t, 1, server.Presented(b.Thumbprint()))
+
+		transport.CloseIdleConnections()
+		server.Refuse(b.Thumbprint(), 48)
+		err = post(t, transport, server.TokenURL())
+		var rejected *mtls.BindingRejectedError
+		require.ErrorAs(t, err, &rejected)
+		require.Same(t, b, rejected.Binding)
+	}
+}
+
+// A proxy that is reached over TLS could ask for the certificate, which is meant for Entra.
+func TestTransportRefusesTLSProxies(t *testing.T) {
+	server, b := issued(t, imdstest.Options{})
+	template := server.MTLSTransport()
+	template.Proxy = http.ProxyURL(&url.URL{Scheme: "https", Host: "proxy.example"})
+	require.ErrorContains(t, post(t, mtls.NewTransport(template, b), server.TokenURL()), "proxy.example")
+}
+
+func TestTransportSpeaksHTTPSOnly(t *testing.T) {
+	server, b := issued(t, imdstest.Options{})
+	require.ErrorContains(t, post(t, mtls.NewTransport(server.MTLSTransport(), b), server.IMDSURL()), "https only")
+}
+
+// A redirect would carry the certificate elsewhere.
+func TestTransportFollowsNoRedirect(t *testing.T) {
+	server, b := issued(t, imdstest.Options{})
+	server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Kind: imdstest.KindRedirect})
+	require.NoError(t, post(t, mtls.NewTransport(server.MTLSTransport(), b), server.TokenURL()))
+	require.Equal(t, 1, server.Counts().Token)
+	require.Empty(t, server.Rejections())
+}
+
+// A lost connection is repeated only if the body can be read again; nothing is sent half.
+func TestTransportDoesNotRepeatWhatItCannotReadAgain(t *testing.T) {
+	server, b := issued(t, imdstest.Options{})
+	server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Kind: imdstest.KindResetAfterHandshake})
+	for name, again := range map[string]func() (io.ReadCloser, error){
+		"none":    nil,
+		"failing": func() (io.ReadCloser, error) { return nil, errors.New("the file is gone") },
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.TokenURL(), io.NopCloser(strings.NewReader("payload")))
+		require.NoError(t, err)
+		req.GetBody = again
+		_, err = mtls.NewTransport(server.MTLSTransport(), b).RoundTrip(req)
+		require.ErrorContains(t, err, "cannot be read again", name)
+		var rejected *mtls.BindingRejectedError
+		require.NotErrorAs(t, err, &rejected, "one loss is no evidence")
+	}
+	require.Equal(t, 2, server.Counts().Token)
+}
+
+// A server that never asks for the certificate is noticed: its refusals later say nothing of the handshake.
+func TestTransportNoticesWhoDoesNotAsk(t *testing.T) {
+	var noticed atomic.Int32
+	log.SetListener(func(event log.Event, message string) {
+		if event == mtls.EventBinding && strings.Contains(message, "did not ask for the certificate") {
+			noticed.Add(1)
+		}
+	})
+	defer log.SetListener(nil)
+	plain := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer plain.Close()
+	template := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: plain.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs}}
+	transport := mtls.NewTransport(template, binding(t, nil))
+	require.NoError(t, post(t, transport, plain.URL))
+	require.NoError(t, post(t, transport, plain.URL))
+	require.EqualValues(t, 1, noticed.Load(), "once for each connection")
+}
+
+// The template is cloned and hardened: HTTP/1.1, TLS 1.2 at least, no session of another binding.
+func TestTransportKeepsItsManners(t *testing.T) {
+	var states []tls.ConnectionState
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		states = append(states, *r.TLS)
+		if r.ProtoMajor != 1 {
+			t.Errorf("HTTP/%d", r.ProtoMajor)
+		}
+	}))
+	server.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	defer server.Close()
+	template := server.Client().Transport.(*http.Transport).Clone()
+	template.ForceAttemptHTTP2 = true
+	template.TLSClientConfig.MinVersion = tls.VersionTLS10
+	template.TLSClientConfig.ClientSessionCache = tls.NewLRUClientSessionCache(8)
+	template.TLSClientConfig.Certificates = nil
+	require.NoError(t, mtls.CheckTemplate(template))
+	one, two := binding(t, nil), binding(t, nil)
+	for _, b := range []*mtls.Binding{one, two} {
+		require.NoError(t, post(t, mtls.NewTransport(template, b), server.URL))
+	}
+	require.Len(t, states, 2)
+	for i, b := range []*mtls.Binding{one, two} {
+		require.False(t, states[i].DidResume)
+		require.Equal(t, b.Certificate.Leaf.Raw, states[i].PeerCertificates[0].Raw)
+		require.NotEqual(t, "h2", states[i].NegotiatedProtocol)
+	}
+	require.Nil(t, template.TLSClientConfig.GetClientCertificate, "the template itself is left alone")
+}
+
+func TestTemplateDefaults(t *testing.T) {
+	defaults := mtls.Template(nil)
+	require.NotNil(t, defaults.Proxy)
+	require.Equal(t, defaults.MaxIdleConns, defaults.MaxIdleConnsPerHost)
+	own := &http.Transport{MaxIdleConnsPerHost: 7}
+	require.NotSame(t, own, mtls.Template(own))
+	require.Equal(t, 7, mtls.Template(own).MaxIdleConnsPerHost)
+	require.NoError(t, mtls.CheckTemplate(nil))
+	require.NoError(t, mtls.CheckTemplate(&http.Transport{}))
+}
