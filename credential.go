@@ -157,7 +157,7 @@ func (c *ImdsV2MtlsCredential) token(ctx context.Context, key tokencache.Key, cl
 		}
 		return c.authenticate(ctx, key, merged)
 	})
-	if err != nil && !isOurs(err) {
+	if err != nil && !explained(err) {
 		err = newAuthenticationError(err, nil) // this caller stopped waiting
 	}
 	return e, err

@@ -75,16 +75,13 @@ func (c *ImdsV2MtlsCredential) explain(err error, x *exchange) error {
 	return newAuthenticationError(err, x)
 }
 
-// isOurs reports whether the error has been explained.
-func isOurs(err error) bool {
-	if _, ok := errors.AsType[*AuthenticationError](err); ok {
-		return true
-	}
-	_, unavailable := errors.AsType[interface {
+// explained reports whether the error is one that explain returned: both kinds are marked for azcore.
+func explained(err error) bool {
+	_, ok := errors.AsType[interface {
 		error
 		NonRetriable()
 	}](err)
-	return unavailable
+	return ok
 }
 
 // recoveryOf says what recovery did about a failure.

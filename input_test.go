@@ -233,7 +233,6 @@ func TestSecretsStayOut(t *testing.T) {
 		lines = append(lines, message)
 	})
 	defer log.SetListener(nil)
-	events := map[log.Event]bool{}
 	f := newFixture(t, imdstest.Options{RequireAttestation: true}, func(o *azmtls.ImdsV2MtlsCredentialOptions) {
 		o.ID = azidentity.ClientID("22222222-3333-4444-5555-666666666666")
 		o.Attestation = attestation("secret-attestation-jwt")
@@ -244,13 +243,18 @@ func TestSecretsStayOut(t *testing.T) {
 	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Kind: imdstest.KindEntraError, OAuthError: "invalid_client", AADSTS: "AADSTS700027"})
 	_, err = f.token(storage)
 	require.Error(t, err)
+	f.server.Close()
+	gone := f.another(func(o *azmtls.ImdsV2MtlsCredentialOptions) {
+		o.ID = azidentity.ResourceID("/subscriptions/secret-subscription")
+	})
+	_, unavailable := gone.GetToken(t.Context(), policy.TokenRequestOptions{Scopes: []string{vault}})
+	require.ErrorContains(t, unavailable, "nothing listens")
 	mu.Lock()
-	lines = append(lines, err.Error())
+	lines = append(lines, err.Error(), unavailable.Error())
 	all := strings.Join(lines, "\n")
 	mu.Unlock()
-	_ = events
 	require.Contains(t, all, "evicted binding")
-	for _, secret := range []string{token.Token, "secret-attestation-jwt", "attestation_token", `"csr"`, "22222222-3333-4444-5555-666666666666"} {
+	for _, secret := range []string{token.Token, "secret-attestation-jwt", "attestation_token", `"csr"`, "22222222-3333-4444-5555-666666666666", tenant, "secret-subscription"} {
 		require.NotContains(t, all, secret)
 	}
 }

@@ -40,9 +40,13 @@ type tokenTransport struct{}
 func (tokenTransport) Do(req *http.Request) (*http.Response, error) {
 	bound, ok := req.Context().Value(transportKey{}).(*mtls.Transport)
 	if !ok {
-		return nil, noBindingError{errors.New("the request was given no binding")}
+		return nil, mtls.NonRetriable(errors.New("the request was given no binding"))
 	}
-	resp, err := bound.Do(req)
+	disclosed := req.Clone(req.Context())
+	if err := entra.Disclose(disclosed, bound.Binding()); err != nil {
+		return nil, mtls.NonRetriable(err)
+	}
+	resp, err := bound.Do(disclosed)
 	if err == nil {
 		bounded.Response(resp)
 	}
@@ -101,7 +105,7 @@ func (p bindPolicy) Do(req *policy.Request) (*http.Response, error) {
 	ctx := req.Raw().Context()
 	x, ok := ctx.Value(exchangeKey{}).(*exchange)
 	if !ok {
-		return nil, noBindingError{errors.New("the request is not one for a token")}
+		return nil, mtls.NonRetriable(errors.New("the request is not one for a token"))
 	}
 	b, err := p.c.options.Cache.GetOrMint(ctx, p.c.source)
 	if err == nil && b.Strength() < p.c.options.MinBindingStrength {
@@ -111,7 +115,8 @@ func (p bindPolicy) Do(req *policy.Request) (*http.Response, error) {
 		err = x.request.Prepare(req, b)
 	}
 	if err != nil {
-		return nil, noBindingError{err}
+		// IMDS has been retried by its own rules, and nothing else here gets better by waiting.
+		return nil, mtls.NonRetriable(err)
 	}
 	x.binding = b
 	x.presented++
@@ -124,15 +129,8 @@ func (p bindPolicy) Do(req *policy.Request) (*http.Response, error) {
 	case mtls.BindingRejected:
 		return nil, &mtls.BindingRejectedError{Binding: b, Host: req.Raw().URL.Host, Err: failure}
 	case mtls.TokenBindingUnsupported:
-		return nil, noBindingError{fmt.Errorf("%w: %w", ErrTokenBindingUnsupported, failure)}
+		return nil, mtls.NonRetriable(fmt.Errorf("%w: %w", ErrTokenBindingUnsupported, failure))
 	default:
 		return resp, nil // azcore's retry policy knows what to do with the status
 	}
 }
-
-// noBindingError says that a request was not sent for want of a binding. azcore must not retry it: IMDS has been retried by
-// its own rules, and nothing else gets better by waiting.
-type noBindingError struct{ error }
-
-func (e noBindingError) Unwrap() error { return e.error }
-func (noBindingError) NonRetriable()   {}

@@ -69,11 +69,13 @@ func (e *SignerError) Error() string { return fmt.Sprintf("the private key faile
 // Unwrap returns the signer's error.
 func (e *SignerError) Unwrap() error { return e.Err }
 
-// finalError keeps azcore's retry policy from repeating what cannot get better.
-type finalError struct{ error }
+// NonRetriable wraps an error so that azcore's retry policy does not repeat what cannot get better.
+func NonRetriable(err error) error { return nonRetriable{err} }
 
-func (e finalError) Unwrap() error { return e.error }
-func (finalError) NonRetriable()   {}
+type nonRetriable struct{ error }
+
+func (e nonRetriable) Unwrap() error { return e.error }
+func (nonRetriable) NonRetriable()   {}
 
 func isA[T error](err error) bool {
 	_, ok := errors.AsType[T](err)

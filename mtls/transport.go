@@ -109,7 +109,7 @@ func plainProxy(proxy func(*http.Request) (*url.URL, error)) func(*http.Request)
 	return func(req *http.Request) (*url.URL, error) {
 		u, err := proxy(req)
 		if err == nil && u != nil && u.Scheme == "https" {
-			return nil, finalError{fmt.Errorf("mtls: the proxy %s is reached over TLS, which would present the binding's certificate to it; use an http or socks5 proxy", u.Host)}
+			return nil, NonRetriable(fmt.Errorf("mtls: the proxy %s is reached over TLS, which would present the binding's certificate to it; use an http or socks5 proxy", u.Host))
 		}
 		return u, err
 	}
@@ -124,7 +124,7 @@ func (t *Transport) Do(req *http.Request) (*http.Response, error) { return t.Rou
 // is returned as it is.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL.Scheme != "https" {
-		return nil, finalError{fmt.Errorf("mtls: a binding is presented over https only, not to %s://%s", req.URL.Scheme, req.URL.Host)}
+		return nil, NonRetriable(fmt.Errorf("mtls: a binding is presented over https only, not to %s://%s", req.URL.Scheme, req.URL.Host))
 	}
 	transport := t.pooled
 	losses, early := 0, 0 // fresh connections lost after and before our certificate was sent
@@ -140,7 +140,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		case failure == BindingRejected:
 			return nil, t.rejected(req, err)
 		case failure == ServerUntrusted:
-			return nil, finalError{err}
+			return nil, NonRetriable(err)
 		case failure != ConnectionLost:
 			return nil, err
 		case !info.Reused && !info.CertificateSent:

@@ -77,8 +77,9 @@ func simulated(ctx context.Context, out *account) error {
 
 	refused := store.latest.Thumbprint()
 	server.Refuse(refused, unknownCA)
-	client.CloseIdleConnections()
-	cred.Close() // connections that are open already would go on working
+	if err := cred.Close(); err != nil { // idle connections: those would go on working
+		return err
+	}
 	out.step("From now on the servers refuse certificate %s (TLS alert unknown_ca).", mtls.Mask(refused))
 
 	out.step("Calling the resource as if nothing had happened.")

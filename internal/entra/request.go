@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"path"
 	"strings"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
@@ -32,12 +33,17 @@ type Request struct {
 	Claims string
 }
 
-// Prepare makes req the request for a token with the binding: its endpoint, its client id.
+// tokenPath follows the endpoint of a binding in the URL of its token requests.
+const tokenPath = "/oauth2/v2.0/token"
+
+// Prepare makes req the request for a token with the binding: its endpoint, its client id. The tenant in the URL is shortened,
+// since azcore logs and traces URLs; Disclose restores it below them.
 func (r Request) Prepare(req *policy.Request, b *mtls.Binding) error {
-	endpoint, err := url.Parse(b.Endpoint + "/oauth2/v2.0/token")
+	endpoint, err := url.Parse(b.Endpoint)
 	if err != nil {
 		return fmt.Errorf("the token endpoint of the binding is not a URL: %w", err)
 	}
+	endpoint.Path = "/" + mtls.Mask(path.Base(endpoint.Path)) + tokenPath
 	raw := req.Raw()
 	raw.Method, raw.URL, raw.Host = http.MethodPost, endpoint, endpoint.Host
 	form := url.Values{
@@ -53,6 +59,16 @@ func (r Request) Prepare(req *policy.Request, b *mtls.Binding) error {
 	raw.Header.Set("client-request-id", uuid.NewString())
 	body := streaming.NopCloser(strings.NewReader(form.Encode()))
 	return req.SetBody(body, "application/x-www-form-urlencoded")
+}
+
+// Disclose gives the request the full URL of the binding's token endpoint.
+func Disclose(req *http.Request, b *mtls.Binding) error {
+	endpoint, err := url.Parse(b.Endpoint + tokenPath)
+	if err != nil {
+		return fmt.Errorf("the token endpoint of the binding is not a URL: %w", err)
+	}
+	req.URL, req.Host = endpoint, endpoint.Host
+	return nil
 }
 
 // placeholder stands for the endpoint until Prepare sets it: which endpoint a request goes to is the binding's to say.

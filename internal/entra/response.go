@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
 )
 
@@ -104,7 +105,9 @@ func (e *Error) Unwrap() error { return e.response }
 
 // ParseError reads an error response.
 func ParseError(resp *http.Response) *Error {
-	e := &Error{StatusCode: resp.StatusCode, response: runtime.NewResponseError(resp)}
+	// Made by hand: runtime.NewResponseError logs the body, and Entra writes identifiers into its descriptions.
+	response := &azcore.ResponseError{StatusCode: resp.StatusCode, RawResponse: resp}
+	e := &Error{StatusCode: resp.StatusCode, response: response}
 	var answer struct {
 		Error         string        `json:"error"`
 		Description   string        `json:"error_description"`
@@ -115,7 +118,7 @@ func ParseError(resp *http.Response) *Error {
 	if err != nil || json.Unmarshal(body, &answer) != nil {
 		return e
 	}
-	e.Code, e.CorrelationID = answer.Error, answer.CorrelationID
+	e.Code, response.ErrorCode, e.CorrelationID = answer.Error, answer.Error, answer.CorrelationID
 	e.Description, _, _ = strings.Cut(answer.Description, " Trace ID:")
 	e.Description, _, _ = strings.Cut(e.Description, "\n")
 	e.Description = strings.TrimSpace(e.Description)

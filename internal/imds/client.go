@@ -182,7 +182,7 @@ func (c *Client) request(ctx context.Context, method, path string) (*policy.Requ
 // decode reads the JSON of a 200, and makes an error of any other status.
 func decode(resp *http.Response, into any) error {
 	if resp.StatusCode != http.StatusOK {
-		return runtime.NewResponseError(resp)
+		return newError(resp)
 	}
 	body, err := runtime.Payload(resp)
 	if err != nil {

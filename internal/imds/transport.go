@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
@@ -22,6 +23,9 @@ type transport struct{ next policy.Transporter }
 
 func (t transport) Do(req *http.Request) (*http.Response, error) {
 	resp, err := t.next.Do(req)
+	if outer, ok := errors.AsType[*url.Error](err); ok {
+		err = outer.Err // its text has the URL, and that the identity
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -77,22 +81,3 @@ func isDialError(err error) bool {
 	op, ok := errors.AsType[*net.OpError](err)
 	return ok && op.Op == "dial"
 }
-
-// UnavailableError says that there is no IMDS v2 here.
-type UnavailableError struct {
-	reason string
-	cause  error
-}
-
-func (e *UnavailableError) Error() string {
-	if e.cause == nil {
-		return e.reason
-	}
-	return fmt.Sprintf("%s: %v", e.reason, e.cause)
-}
-
-// Unwrap returns the cause, nil if IMDS v2's absence was an answer.
-func (e *UnavailableError) Unwrap() error { return e.cause }
-
-// NonRetriable marks the error as final.
-func (*UnavailableError) NonRetriable() {}

@@ -1,0 +1,66 @@
+package imds
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
+)
+
+// UnavailableError says that there is no IMDS v2 here.
+type UnavailableError struct {
+	reason string
+	cause  error
+}
+
+func (e *UnavailableError) Error() string {
+	if e.cause == nil {
+		return e.reason
+	}
+	return fmt.Sprintf("%s: %v", e.reason, e.cause)
+}
+
+// Unwrap returns the cause, nil if IMDS v2's absence was an answer.
+func (e *UnavailableError) Unwrap() error { return e.cause }
+
+// NonRetriable marks the error as final.
+func (*UnavailableError) NonRetriable() {}
+
+// Error is an error response of IMDS. It unwraps to the *azcore.ResponseError.
+type Error struct {
+	StatusCode  int
+	Code        string // the "error" of the body
+	Description string // its "error_description"
+
+	response error
+}
+
+func (e *Error) Error() string {
+	text := fmt.Sprintf("IMDS answered %d %s", e.StatusCode, http.StatusText(e.StatusCode))
+	if e.Code != "" {
+		text += " " + e.Code
+	}
+	if e.Description != "" {
+		text += ": " + e.Description
+	}
+	return text
+}
+
+// Unwrap returns the *azcore.ResponseError.
+func (e *Error) Unwrap() error { return e.response }
+
+// newError reads an error response. The ResponseError is made by hand: runtime.NewResponseError logs the body.
+func newError(resp *http.Response) *Error {
+	e := &Error{StatusCode: resp.StatusCode}
+	var answer struct {
+		Error       string `json:"error"`
+		Description string `json:"error_description"`
+	}
+	if body, err := runtime.Payload(resp); err == nil && json.Unmarshal(body, &answer) == nil {
+		e.Code, e.Description = answer.Error, answer.Description
+	}
+	e.response = &azcore.ResponseError{StatusCode: resp.StatusCode, ErrorCode: e.Code, RawResponse: resp}
+	return e
+}
