@@ -25,6 +25,9 @@ type attempt struct {
 	got      atomic.Pointer[connection] // connection that the request was written to
 	reused   atomic.Bool
 	answered atomic.Bool
+
+	endIfNotAsked bool        // give up a TLS 1.3 connection on which the server did not ask for the certificate
+	notAsked      atomic.Bool // it was given up
 }
 
 type attemptKey struct{}
@@ -37,9 +40,20 @@ func (a *attempt) start(req *http.Request) *http.Request {
 			// net/http may go through several connections in one RoundTrip: the last one counts.
 			a.got.Store(underlying(info.Conn))
 			a.reused.Store(info.Reused)
+			if a.endIfNotAsked && a.isUnasked(info) {
+				a.notAsked.Store(true)
+				_ = info.Conn.Close() // before anything is written
+			}
 		},
 		GotFirstResponseByte: func() { a.answered.Store(true) },
 	}))
+}
+
+// isUnasked reports that a connection is new, speaks TLS 1.3 and was opened without the server asking for the certificate.
+func (a *attempt) isUnasked(info httptrace.GotConnInfo) bool {
+	conn, ok := info.Conn.(*tls.Conn)
+	c := underlying(info.Conn)
+	return ok && c != nil && !info.Reused && !c.certificateSent.Load() && conn.ConnectionState().Version == tls.VersionTLS13
 }
 
 // connection returns the connection that the attempt ended on, nil if it never came to one.
@@ -101,23 +115,24 @@ func noting(dial func(ctx context.Context, network, addr string) (net.Conn, erro
 // present answers a server's request for a certificate with the binding's. It does so whatever authorities the server lists:
 // crypto/tls would silently send none where the list does not fit, and the server's refusal would then look like
 // something else. The signer in it remembers its failure.
-func present(certificate *tls.Certificate) func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-	return func(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
-		a, ok := request.Context().Value(attemptKey{}).(*attempt)
-		if !ok || a.dialed.Load() == nil {
-			return certificate, nil
-		}
-		c := a.dialed.Load()
-		c.certificateSent.Store(true)
-		presented := *certificate
-		if signer, ok := presented.PrivateKey.(crypto.Signer); ok {
-			presented.PrivateKey = &notingSigner{Signer: signer, connection: c}
-		}
-		return &presented, nil
+func (t *Transport) present(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	presented := t.binding.Certificate
+	var c *connection
+	if a, ok := request.Context().Value(attemptKey{}).(*attempt); ok {
+		c = a.dialed.Load()
 	}
+	if c != nil {
+		c.certificateSent.Store(true)
+	} else { // a renegotiation: crypto/tls runs it without the context of the dial
+		t.renegotiated.Add(1)
+	}
+	if signer, ok := presented.PrivateKey.(crypto.Signer); ok {
+		presented.PrivateKey = &notingSigner{Signer: signer, connection: c}
+	}
+	return &presented, nil
 }
 
-// notingSigner tells its connection when the key failed to sign.
+// notingSigner tells its connection, if that is known, when the key failed to sign.
 type notingSigner struct {
 	crypto.Signer
 	connection *connection
@@ -127,7 +142,9 @@ func (s *notingSigner) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpt
 	signature, err := s.Signer.Sign(rand, digest, opts)
 	if err != nil {
 		failure := &SignerError{Err: err}
-		s.connection.signerFailure.Store(failure)
+		if s.connection != nil {
+			s.connection.signerFailure.Store(failure)
+		}
 		return nil, failure
 	}
 	return signature, nil

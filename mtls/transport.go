@@ -10,6 +10,8 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -18,18 +20,33 @@ import (
 // asks for the certificate late does so by a TLS 1.2 renegotiation, which HTTP/2 forbids (RFC 9113, section 9.2.1). It follows
 // no redirect. It is a policy.Transporter and an http.RoundTripper, safe for concurrent use.
 type Transport struct {
-	binding *Binding
-	pooled  *http.Transport
-	fresh   *http.Transport // every request on a connection of its own
+	binding      *Binding
+	ordinary     lane
+	late         lane     // for hosts that ask for the certificate after the handshake
+	hosts        sync.Map // host -> whether it belongs in the late lane
+	renegotiated atomic.Int64
+}
+
+// lane is the connections to hosts that are spoken to alike.
+type lane struct {
+	pooled *http.Transport
+	fresh  *http.Transport // every request on a connection of its own
 }
 
 // NewTransport returns a Transport for the binding. The template is cloned: its proxy, dialer, timeouts and the trust in its
 // TLSClientConfig apply. Nil stands for the defaults of net/http. See [CheckTemplate] for what it must not have.
 func NewTransport(template *http.Transport, b *Binding) *Transport {
-	pooled := specialize(Template(template), b)
-	fresh := specialize(Template(template), b)
-	fresh.DisableKeepAlives = true
-	return &Transport{binding: b, pooled: pooled, fresh: fresh}
+	t := &Transport{binding: b}
+	newLane := func(highest uint16) lane {
+		l := lane{pooled: t.specialize(Template(template)), fresh: t.specialize(Template(template))}
+		l.fresh.DisableKeepAlives = true
+		if highest != 0 {
+			l.pooled.TLSClientConfig.MaxVersion, l.fresh.TLSClientConfig.MaxVersion = highest, highest
+		}
+		return l
+	}
+	t.ordinary, t.late = newLane(0), newLane(tls.VersionTLS12)
+	return t
 }
 
 // Template returns a clone of the template, and the defaults for nil: those of net/http, with as many idle connections to one
@@ -71,36 +88,36 @@ func CheckTemplate(template *http.Transport) error {
 
 const handshakeLimit = 10 * time.Second // as in http.DefaultTransport
 
-// specialize makes a clone of the template into a transport for one binding.
-func specialize(t *http.Transport, b *Binding) *http.Transport {
-	config := t.TLSClientConfig // already a clone
+// specialize makes a clone of the template into a transport for the binding.
+func (t *Transport) specialize(h *http.Transport) *http.Transport {
+	config := h.TLSClientConfig // already a clone
 	if config == nil {
 		config = &tls.Config{}
 	}
 	config.MinVersion = max(config.MinVersion, tls.VersionTLS12)
 	config.NextProtos = []string{"http/1.1"}
-	config.ClientSessionCache = nil // a session of another binding resumes with that binding's certificate
-	config.Renegotiation = tls.RenegotiateOnceAsClient
-	config.GetClientCertificate = present(&b.Certificate)
-	t.TLSClientConfig = config
+	config.ClientSessionCache = nil                      // a session of another binding resumes with that binding's certificate
+	config.Renegotiation = tls.RenegotiateFreelyAsClient // one location of a server after the other may ask
+	config.GetClientCertificate = t.present
+	h.TLSClientConfig = config
 
-	t.Protocols = new(http.Protocols)
-	t.Protocols.SetHTTP1(true)
-	t.ForceAttemptHTTP2 = false
-	t.TLSNextProto = nil
+	h.Protocols = new(http.Protocols)
+	h.Protocols.SetHTTP1(true)
+	h.ForceAttemptHTTP2 = false
+	h.TLSNextProto = nil
 
-	dial := t.DialContext
+	dial := h.DialContext
 	if dial == nil {
 		dial = (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext
 	}
-	t.DialContext = noting(dial)
-	if t.TLSHandshakeTimeout == 0 {
-		t.TLSHandshakeTimeout = handshakeLimit
+	h.DialContext = noting(dial)
+	if h.TLSHandshakeTimeout == 0 {
+		h.TLSHandshakeTimeout = handshakeLimit
 	}
-	if t.Proxy != nil {
-		t.Proxy = plainProxy(t.Proxy)
+	if h.Proxy != nil {
+		h.Proxy = plainProxy(h.Proxy)
 	}
-	return t
+	return h
 }
 
 // plainProxy refuses proxies that are themselves reached over TLS: net/http would use one TLS configuration for proxy and
@@ -126,10 +143,19 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL.Scheme != "https" {
 		return nil, NonRetriable(fmt.Errorf("mtls: a binding is presented over https only, not to %s://%s", req.URL.Scheme, req.URL.Host))
 	}
-	transport := t.pooled
+	lane := t.laneOf(req.URL.Host)
+	transport := lane.pooled
 	losses, early := 0, 0 // fresh connections lost after and before our certificate was sent
 	for {
 		resp, info, err := t.try(transport, req)
+		if other := t.changeLane(lane, req.URL.Host, info, err); other != nil {
+			again, ok := rewound(req)
+			if !ok {
+				return nil, err
+			}
+			req, lane, transport = again, other, other.pooled
+			continue
+		}
 		if err != nil && !info.Reused && info.CertificateSent && isLoss(err) {
 			losses++
 			info.Losses = losses
@@ -157,24 +183,31 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 			return nil, fmt.Errorf("mtls: the connection to %s was lost and the request not repeated, as its body cannot be read again: %w", req.URL.Host, err)
 		}
 		Logf(EventRecovery, "connection to %s lost (reused %t, certificate sent %t), trying a fresh one with the same binding", req.URL.Host, info.Reused, info.CertificateSent)
-		req, transport = again, t.fresh
+		req, transport = again, lane.fresh
 	}
 }
 
 // try sends the request once and gathers the facts of the attempt.
 func (t *Transport) try(transport *http.Transport, req *http.Request) (*http.Response, AttemptInfo, error) {
 	a := &attempt{}
+	if _, known := t.hosts.Load(req.URL.Host); !known && repeatable(req) {
+		a.endIfNotAsked = true
+	}
+	renegotiated := t.renegotiated.Load()
 	resp, err := transport.RoundTrip(a.start(req))
-	if err != nil {
-		if failure := a.signerFailure(); failure != nil && req.Context().Err() == nil {
-			err = failure
-		}
-		return nil, a.info(), err
+	info := a.info()
+	if t.renegotiated.Load() != renegotiated {
+		info.CertificateSent = true
 	}
-	if resp.TLS != nil && !a.reused.Load() && !a.info().CertificateSent {
-		Logf(EventBinding, "%s did not ask for the certificate in the handshake (TLS %s)", req.URL.Host, tls.VersionName(resp.TLS.Version))
+	switch {
+	case err == nil:
+		return resp, info, nil
+	case a.notAsked.Load():
+		err = errNotAsked
+	case a.signerFailure() != nil && req.Context().Err() == nil:
+		err = a.signerFailure()
 	}
-	return resp, a.info(), nil
+	return nil, info, err
 }
 
 // probe asks the key for one signature.
@@ -194,12 +227,17 @@ func (t *Transport) rejected(req *http.Request, evidence error) error {
 	return &BindingRejectedError{Binding: t.binding, Host: req.URL.Host, Err: evidence}
 }
 
+// repeatable reports whether the body of the request, if it has one, can be read again.
+func repeatable(req *http.Request) bool {
+	return req.Body == nil || req.Body == http.NoBody || req.GetBody != nil
+}
+
 // rewound returns the request with its body at the start again, false if that cannot be had.
 func rewound(req *http.Request) (*http.Request, bool) {
 	if req.Body == nil || req.Body == http.NoBody {
 		return req, true
 	}
-	if req.GetBody == nil {
+	if !repeatable(req) {
 		return nil, false
 	}
 	body, err := req.GetBody()
@@ -216,8 +254,10 @@ func (t *Transport) Binding() *Binding { return t.binding }
 
 // CloseIdleConnections closes the connections that serve no request now, and lets the others end with theirs.
 func (t *Transport) CloseIdleConnections() {
-	t.pooled.CloseIdleConnections()
-	t.fresh.CloseIdleConnections()
+	for _, l := range []lane{t.ordinary, t.late} {
+		l.pooled.CloseIdleConnections()
+		l.fresh.CloseIdleConnections()
+	}
 }
 
 var _ interface {

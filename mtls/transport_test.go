@@ -4,11 +4,13 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	stdlog "log"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -132,22 +134,54 @@ func TestTransportDoesNotRepeatWhatItCannotReadAgain(t *testing.T) {
 	require.Equal(t, 2, server.Counts().Token)
 }
 
-// A server that never asks for the certificate is noticed: its refusals later say nothing of the handshake.
+// A server that ends a TLS 1.3 handshake without asking for the certificate gets TLS 1.2, in which it could ask later, and the
+// request only there: once for each host, and said in the log. One that speaks nothing else is spoken to as it likes.
 func TestTransportNoticesWhoDoesNotAsk(t *testing.T) {
-	var noticed atomic.Int32
-	log.SetListener(func(event log.Event, message string) {
-		if event == mtls.EventBinding && strings.Contains(message, "did not ask for the certificate") {
-			noticed.Add(1)
-		}
-	})
-	defer log.SetListener(nil)
-	plain := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
-	defer plain.Close()
-	template := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: plain.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs}}
-	transport := mtls.NewTransport(template, binding(t, nil))
-	require.NoError(t, post(t, transport, plain.URL))
-	require.NoError(t, post(t, transport, plain.URL))
-	require.EqualValues(t, 1, noticed.Load(), "once for each connection")
+	for name, test := range map[string]struct {
+		lowest uint16
+		want   []uint16
+		logged []string
+	}{
+		"both":    {tls.VersionTLS12, []uint16{tls.VersionTLS12, tls.VersionTLS12}, []string{"did not ask"}},
+		"TLS 1.3": {tls.VersionTLS13, []uint16{tls.VersionTLS13, tls.VersionTLS13}, []string{"did not ask", "no TLS 1.2"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var mu sync.Mutex
+			var noticed []string
+			log.SetListener(func(event log.Event, message string) {
+				mu.Lock()
+				defer mu.Unlock()
+				if event == mtls.EventBinding {
+					noticed = append(noticed, message)
+				}
+			})
+			defer log.SetListener(nil)
+			var versions []uint16
+			plain := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				body, _ := io.ReadAll(r.Body)
+				if string(body) != "payload" {
+					t.Errorf("got %q", body)
+				}
+				versions = append(versions, r.TLS.Version)
+			}))
+			plain.Config.ErrorLog = stdlog.New(io.Discard, "", 0)
+			plain.TLS = &tls.Config{MinVersion: test.lowest}
+			plain.StartTLS()
+			defer plain.Close()
+			template := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: plain.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs}}
+			transport := mtls.NewTransport(template, binding(t, nil))
+			for range 2 {
+				require.NoError(t, post(t, transport, plain.URL))
+			}
+			require.Equal(t, test.want, versions)
+			mu.Lock()
+			defer mu.Unlock()
+			require.Len(t, noticed, len(test.logged))
+			for i, text := range test.logged {
+				require.Contains(t, noticed[i], text)
+			}
+		})
+	}
 }
 
 // The template is cloned and hardened: HTTP/1.1, TLS 1.2 at least, no session of another binding.
