@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"math/big"
 	"net"
+	"sync"
 	"time"
 )
 
@@ -28,16 +29,38 @@ var oidDomainComponent = asn1.ObjectIdentifier{0, 9, 2342, 19200300, 100, 1, 25}
 
 // authority signs the certificates of the servers and of the identities, and, with a key of its own, tokens.
 type authority struct {
+	tokenKey *ecdsa.PrivateKey
+	server   tls.Certificate
+
+	mu      sync.RWMutex
+	issuers []issuer // the last one signs, all are trusted
+}
+
+type issuer struct {
 	certificate *x509.Certificate
 	key         *ecdsa.PrivateKey
-	tokenKey    *ecdsa.PrivateKey
-	server      tls.Certificate
 }
 
 // newAuthority panics when it runs out of randomness, the only thing that can go wrong.
 func newAuthority() *authority {
-	a := &authority{key: newKey(), tokenKey: newKey()}
-	template := &x509.Certificate{
+	a := &authority{tokenKey: newKey(), issuers: []issuer{newIssuer()}}
+	serverKey := newKey()
+	leaf := must(a.issuers[0].sign(&x509.Certificate{
+		SerialNumber: newSerial(),
+		Subject:      pkix.Name{CommonName: "localhost"},
+		DNSNames:     []string{"localhost"},
+		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore:    time.Now().Add(-24 * time.Hour),
+		NotAfter:     time.Now().Add(365 * 24 * time.Hour),
+		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}, serverKey.Public()))
+	a.server = tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: serverKey, Leaf: leaf}
+	return a
+}
+
+func newIssuer() issuer {
+	i := issuer{key: newKey()}
+	i.certificate = &x509.Certificate{
 		SerialNumber:          newSerial(),
 		Subject:               pkix.Name{CommonName: issuerName},
 		NotBefore:             time.Now().Add(-24 * time.Hour),
@@ -46,24 +69,38 @@ func newAuthority() *authority {
 		BasicConstraintsValid: true,
 		KeyUsage:              x509.KeyUsageCertSign,
 	}
-	a.certificate = must(sign(template, template, a.key.Public(), a.key))
-	serverKey := newKey()
-	leaf := must(sign(&x509.Certificate{
-		SerialNumber: newSerial(),
-		Subject:      pkix.Name{CommonName: "localhost"},
-		DNSNames:     []string{"localhost"},
-		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore:    time.Now().Add(-24 * time.Hour),
-		NotAfter:     time.Now().Add(365 * 24 * time.Hour),
-		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}, a.certificate, serverKey.Public(), a.key))
-	a.server = tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: serverKey, Leaf: leaf}
-	return a
+	i.certificate = must(i.sign(i.certificate, i.key.Public()))
+	return i
+}
+
+func (i issuer) sign(template *x509.Certificate, public crypto.PublicKey) (*x509.Certificate, error) {
+	der, err := x509.CreateCertificate(rand.Reader, template, i.certificate, public, i.key)
+	if err != nil {
+		return nil, fmt.Errorf("imdstest: signing a certificate: %w", err)
+	}
+	return x509.ParseCertificate(der)
+}
+
+// current returns the issuer that signs now.
+func (a *authority) current() issuer {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.issuers[len(a.issuers)-1]
+}
+
+func (a *authority) rotate() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.issuers = append(a.issuers, newIssuer())
 }
 
 func (a *authority) pool() *x509.CertPool {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
 	pool := x509.NewCertPool()
-	pool.AddCert(a.certificate)
+	for _, i := range a.issuers {
+		pool.AddCert(i.certificate)
+	}
 	return pool
 }
 
@@ -91,15 +128,7 @@ func (a *authority) issue(o Options, public crypto.PublicKey, clientID string) (
 	if o.EditCertificate != nil {
 		o.EditCertificate(template)
 	}
-	return sign(template, a.certificate, public, a.key)
-}
-
-func sign(template, parent *x509.Certificate, public crypto.PublicKey, key crypto.Signer) (*x509.Certificate, error) {
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, public, key)
-	if err != nil {
-		return nil, fmt.Errorf("imdstest: signing a certificate: %w", err)
-	}
-	return x509.ParseCertificate(der)
+	return a.current().sign(template, public)
 }
 
 func newKey() *ecdsa.PrivateKey {

@@ -118,8 +118,16 @@ func (s *Server) TokenURL() string { return s.tokenURL }
 // ResourceURL returns the URL of the protected resource.
 func (s *Server) ResourceURL() string { return s.ownURL }
 
-// CertPool returns the authority that signed the certificates of the simulator's servers and the client certificates.
+// CertPool returns the authorities that signed the certificates of the simulator's servers and the client certificates.
 func (s *Server) CertPool() *x509.CertPool { return s.authority.pool() }
+
+// Authority returns the certificate of the authority that signs client certificates now, for other servers that are to accept
+// them.
+func (s *Server) Authority() *x509.Certificate { return s.authority.current().certificate }
+
+// RotateAuthority has another authority sign client certificates from now on. The simulator's own servers accept those of the
+// old one as before; a server that was only told of the new one does not.
+func (s *Server) RotateAuthority() { s.authority.rotate() }
 
 // IssueCertificate returns a certificate like those of issuecredential, without counting it: for tests that begin with a
 // certificate from an earlier process.

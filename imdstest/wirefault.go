@@ -15,7 +15,6 @@ func (s *Server) listenTLS(endpoint Endpoint, auth tls.ClientAuthType) func(net.
 	base := &tls.Config{
 		Certificates:           []tls.Certificate{s.authority.server},
 		ClientAuth:             auth, // VerifyConnection does the verification, since crypto/tls has no hook for what fails it
-		ClientCAs:              s.authority.pool(),
 		MinVersion:             lowest,
 		MaxVersion:             highest,
 		NextProtos:             []string{"http/1.1"},

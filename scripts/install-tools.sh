@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the real parts that the tests run against, where they are missing: a C compiler (for the race detector), OpenSSL,
-# Node.js and Azurite. Run as root on a Debian machine it needs nothing else; elsewhere it says what to install.
+# Node.js, Azurite, Apache httpd and nginx. Run as root on a Debian machine it needs nothing else; elsewhere it says what to install.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -11,12 +11,20 @@ command -v gcc >/dev/null || missing+=(gcc libc6-dev)
 command -v openssl >/dev/null || missing+=(openssl)
 command -v node >/dev/null || missing+=(nodejs)
 command -v npm >/dev/null || missing+=(npm)
+[ -x /usr/sbin/apache2 ] || missing+=(apache2-bin)
+[ -x /usr/sbin/nginx ] || missing+=(nginx-light)
 if [ "${#missing[@]}" -gt 0 ]; then
   if ! command -v apt-get >/dev/null || [ "$(id -u)" -ne 0 ]; then
     echo "install-tools: please install: ${missing[*]}" >&2
     exit 1
   fi
   apt-get update -qq
+  # Debian starts a server when it installs one. The tests start their own, on loopback.
+  if [ ! -e /usr/sbin/policy-rc.d ]; then
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+    chmod +x /usr/sbin/policy-rc.d
+  fi
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
 fi
 
