@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode"
 
@@ -38,7 +39,8 @@ type ImdsV2MtlsCredential struct {
 	tokens   *tokencache.Cache
 	now      func() time.Time
 
-	unbindable sync.Map // resources for which Entra binds no tokens (AADSTS392196)
+	unbindable sync.Map    // resources for which Entra binds no tokens (AADSTS392196)
+	refused    atomic.Bool // a resource has refused a binding
 
 	background context.Context // of the refreshes, until Close
 	close      context.CancelFunc
@@ -131,7 +133,7 @@ func (c *ImdsV2MtlsCredential) wantsBound(ctx context.Context, resource string) 
 	case TokenTypeMtlsPoP:
 		return true
 	case TokenTypeAuto:
-		if isBound(ctx, c) {
+		if c.bound(ctx) != nil {
 			_, unbindable := c.unbindable.Load(resource)
 			return !unbindable
 		}

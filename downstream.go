@@ -30,27 +30,56 @@ func (c *ImdsV2MtlsCredential) BindClientOptions(options *azcore.ClientOptions) 
 	if next == nil {
 		next = c.plainClient(nil)
 	}
-	options.Transport = boundTransport{next: next}
+	options.Transport = boundTransport{c, next}
+}
+
+// boundContext is the context of a request of a bound client. It tells GetToken that the client can use a bound token, and the
+// transport of the client over which connections the request goes. A request has one of its own, from its first policy on.
+type boundContext struct {
+	context.Context
+	c         *ImdsV2MtlsCredential
+	transport *mtls.Transport // nil: those of the client
 }
 
 type boundKey struct{ c *ImdsV2MtlsCredential }
 
-// isBound reports whether the context is that of a request of a client bound to the credential.
-func isBound(ctx context.Context, c *ImdsV2MtlsCredential) bool { return ctx.Value(boundKey{c}) != nil }
-
-func markBound(ctx context.Context, c *ImdsV2MtlsCredential) context.Context {
-	return context.WithValue(ctx, boundKey{c}, true)
+// Value answers for the credential that the client is bound to: a client may be bound to several.
+func (b *boundContext) Value(key any) any {
+	if key, ok := key.(boundKey); ok && key.c == b.c {
+		return b
+	}
+	return b.Context.Value(key)
 }
 
-// markPolicy tells GetToken that the token will be used by a bound client.
+// bound returns the context of a request of a client that is bound to the credential, nil for that of another client.
+func (c *ImdsV2MtlsCredential) bound(ctx context.Context) *boundContext {
+	b, _ := ctx.Value(boundKey{c}).(*boundContext)
+	return b
+}
+
+// boundTransport sends a request over the connections of the binding whose token it carries, and any other over next.
+type boundTransport struct {
+	c    *ImdsV2MtlsCredential
+	next policy.Transporter
+}
+
+func (t boundTransport) Do(req *http.Request) (*http.Response, error) {
+	if b := t.c.bound(req.Context()); b != nil && b.transport != nil {
+		return b.transport.Do(req)
+	}
+	return t.next.Do(req)
+}
+
+// markPolicy gives a request its boundContext.
 type markPolicy struct{ c *ImdsV2MtlsCredential }
 
 func (p markPolicy) Do(req *policy.Request) (*http.Response, error) {
-	return req.WithContext(markBound(req.Raw().Context(), p.c)).Next()
+	return req.WithContext(&boundContext{Context: req.Raw().Context(), c: p.c}).Next()
 }
 
 // recoverResource evicts a binding that a resource rejected.
 func (c *ImdsV2MtlsCredential) recoverResource(ctx context.Context, rejection *mtls.BindingRejectedError) bool {
+	c.refused.Store(true)
 	return c.evict(ctx, rejection, rejection.Host)
 }
 
@@ -60,9 +89,13 @@ type confirmPolicy struct{ c *ImdsV2MtlsCredential }
 
 func (p confirmPolicy) Do(req *policy.Request) (*http.Response, error) {
 	raw := req.Raw()
+	bound := p.c.bound(raw.Context())
 	scheme, token, _ := strings.Cut(raw.Header.Get("Authorization"), " ")
 	issued := p.c.tokens.Issued(token)
-	if issued == nil || !strings.EqualFold(scheme, "Bearer") {
+	if issued == nil || bound == nil || !strings.EqualFold(scheme, "Bearer") && scheme != schemePoP {
+		if bound != nil {
+			bound.transport = nil
+		}
 		return req.Next()
 	}
 	current, err := p.c.current(raw.Context(), issued)
@@ -70,7 +103,8 @@ func (p confirmPolicy) Do(req *policy.Request) (*http.Response, error) {
 		return nil, err
 	}
 	b := current.Binding
-	raw.Header.Set("Authorization", "mtls_pop "+current.Token.Token)
+	bound.transport = p.c.pools.of(b)
+	raw.Header.Set("Authorization", schemePoP+" "+current.Token.Token)
 	if demandsTokenBinding(raw.URL.Hostname()) {
 		raw.Header.Set("x-ms-tokenboundauth", "true")
 	}
@@ -80,16 +114,21 @@ func (p confirmPolicy) Do(req *policy.Request) (*http.Response, error) {
 			return io.NopCloser(body), err
 		}
 	}
-	resp, err := req.WithContext(withTransport(raw.Context(), p.c.pools.of(b))).Next()
+	resp, err := req.Next()
 	if err != nil {
 		return nil, err
 	}
 	if evidence := refusal(resp); evidence != nil {
 		return nil, &mtls.BindingRejectedError{Binding: b, Host: raw.URL.Host, Err: evidence}
 	}
-	p.c.options.Cache.Accepted(p.c.source, b, raw.URL.Host)
+	if p.c.refused.Load() {
+		p.c.options.Cache.Accepted(p.c.source, b, raw.URL.Host)
+	}
 	return resp, nil
 }
+
+// schemePoP is the authentication scheme of bound tokens.
+const schemePoP = "mtls_pop"
 
 // current returns the token to send in the place of one that was issued here: itself, or, when it is not valid any more, the
 // one that GetToken would give now. A client's own policy may hold a token for long after its binding was evicted.

@@ -18,8 +18,9 @@ import (
 type exchange struct {
 	request   entra.Request
 	binding   *mtls.Binding // the one presented last
-	rejected  int           // how many bindings were rejected
-	presented int           // how many requests went out
+	transport *mtls.Transport
+	rejected  int // how many bindings were rejected
+	presented int // how many requests went out
 }
 
 type exchangeKey struct{}
@@ -38,15 +39,15 @@ func (c *ImdsV2MtlsCredential) newPipeline() runtime.Pipeline {
 type tokenTransport struct{}
 
 func (tokenTransport) Do(req *http.Request) (*http.Response, error) {
-	bound, ok := req.Context().Value(transportKey{}).(*mtls.Transport)
-	if !ok {
+	x, ok := req.Context().Value(exchangeKey{}).(*exchange)
+	if !ok || x.transport == nil {
 		return nil, mtls.NonRetriable(errors.New("the request was given no binding"))
 	}
 	disclosed := req.Clone(req.Context())
-	if err := entra.Disclose(disclosed, bound.Binding()); err != nil {
+	if err := entra.Disclose(disclosed, x.binding); err != nil {
 		return nil, mtls.NonRetriable(err)
 	}
-	resp, err := bound.Do(disclosed)
+	resp, err := x.transport.Do(disclosed)
 	if err == nil {
 		bounded.Response(resp)
 	}
@@ -118,9 +119,9 @@ func (p bindPolicy) Do(req *policy.Request) (*http.Response, error) {
 		// IMDS has been retried by its own rules, and nothing else here gets better by waiting.
 		return nil, mtls.NonRetriable(err)
 	}
-	x.binding = b
+	x.binding, x.transport = b, p.c.pools.of(b)
 	x.presented++
-	resp, err := req.WithContext(withTransport(ctx, p.c.pools.of(b))).Next()
+	resp, err := req.Next()
 	if err != nil || resp.StatusCode == http.StatusOK {
 		return resp, err
 	}

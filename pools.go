@@ -1,11 +1,9 @@
 package azmtls
 
 import (
-	"context"
 	"net/http"
 	"sync"
 
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/azmtls/azmtls/mtls"
 )
 
@@ -62,22 +60,4 @@ func (p *pools) closeIdle() {
 	for _, t := range p.byThumbprint {
 		t.CloseIdleConnections()
 	}
-}
-
-type transportKey struct{}
-
-// withTransport says over which connections the request of the context goes.
-func withTransport(ctx context.Context, t *mtls.Transport) context.Context {
-	return context.WithValue(ctx, transportKey{}, t)
-}
-
-// boundTransport is the transport of a pipeline whose requests choose their connections one by one: those that were given a
-// binding use its connections, the others go to next.
-type boundTransport struct{ next policy.Transporter }
-
-func (t boundTransport) Do(req *http.Request) (*http.Response, error) {
-	if bound, ok := req.Context().Value(transportKey{}).(*mtls.Transport); ok {
-		return bound.Do(req)
-	}
-	return t.next.Do(req)
 }

@@ -18,9 +18,10 @@ type connection struct {
 	signerFailure   atomic.Pointer[SignerError]
 }
 
-// attempt is one try of one request: which connection it got, and how far it came. The dial and the handshake that
-// net/http makes for it find it in their context.
+// attempt is one try of one request: which connection it got, and how far it came. It is the context of the request, so that
+// the dial and the handshake that net/http makes for it find it.
 type attempt struct {
+	context.Context
 	dialed   atomic.Pointer[connection] // latest connection opened for this attempt
 	got      atomic.Pointer[connection] // connection that the request was written to
 	reused   atomic.Bool
@@ -28,26 +29,39 @@ type attempt struct {
 
 	endIfNotAsked bool        // give up a TLS 1.3 connection on which the server did not ask for the certificate
 	notAsked      atomic.Bool // it was given up
+
+	trace httptrace.ClientTrace
 }
 
 type attemptKey struct{}
 
+// Value returns the attempt itself to those who look for it.
+func (a *attempt) Value(key any) any {
+	if key == (attemptKey{}) {
+		return a
+	}
+	return a.Context.Value(key)
+}
+
 // start returns the request with a context that reports to the attempt.
 func (a *attempt) start(req *http.Request) *http.Request {
-	ctx := context.WithValue(req.Context(), attemptKey{}, a)
-	return req.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn: func(info httptrace.GotConnInfo) {
-			// net/http may go through several connections in one RoundTrip: the last one counts.
-			a.got.Store(underlying(info.Conn))
-			a.reused.Store(info.Reused)
-			if a.endIfNotAsked && a.isUnasked(info) {
-				a.notAsked.Store(true)
-				_ = info.Conn.Close() // before anything is written
-			}
-		},
-		GotFirstResponseByte: func() { a.answered.Store(true) },
-	}))
+	a.Context = req.Context()
+	a.trace.GotConn = a.gotConn
+	a.trace.GotFirstResponseByte = a.gotFirstResponseByte
+	return req.WithContext(httptrace.WithClientTrace(a, &a.trace))
 }
+
+// gotConn notes the connection. net/http may go through several in one RoundTrip: the last one counts.
+func (a *attempt) gotConn(info httptrace.GotConnInfo) {
+	a.got.Store(underlying(info.Conn))
+	a.reused.Store(info.Reused)
+	if a.endIfNotAsked && a.isUnasked(info) {
+		a.notAsked.Store(true)
+		_ = info.Conn.Close() // before anything is written
+	}
+}
+
+func (a *attempt) gotFirstResponseByte() { a.answered.Store(true) }
 
 // isUnasked reports that a connection is new, speaks TLS 1.3 and was opened without the server asking for the certificate.
 func (a *attempt) isUnasked(info httptrace.GotConnInfo) bool {

@@ -3,6 +3,7 @@ package mtls
 import (
 	"crypto/tls"
 	"errors"
+	"sync"
 )
 
 // Some servers ask for the certificate only when they see what the request is for: Key Vault, IIS, Apache with a certificate
@@ -15,9 +16,31 @@ var errNotAsked = errors.New("mtls: the server ended the TLS 1.3 handshake witho
 
 const alertProtocolVersion tls.AlertError = 70
 
+// hosts remembers which hosts belong in the late lane and which do not. The zero value is ready.
+type hosts struct {
+	mu   sync.RWMutex
+	late map[string]bool
+}
+
+func (h *hosts) isLate(host string) (late, known bool) {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	late, known = h.late[host]
+	return late, known
+}
+
+func (h *hosts) remember(host string, late bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.late == nil {
+		h.late = map[string]bool{}
+	}
+	h.late[host] = late
+}
+
 // laneOf returns the connections for a host.
 func (t *Transport) laneOf(host string) *lane {
-	if late, _ := t.hosts.Load(host); late == true {
+	if late, _ := t.hosts.isLate(host); late {
 		return &t.late
 	}
 	return &t.ordinary
@@ -29,11 +52,11 @@ func (t *Transport) changeLane(from *lane, host string, info AttemptInfo, err er
 	case err == nil:
 		return nil
 	case errors.Is(err, errNotAsked):
-		t.hosts.Store(host, true)
+		t.hosts.remember(host, true)
 		Logf(EventBinding, "%s did not ask for the certificate in a TLS 1.3 handshake; it gets TLS 1.2, in which it can ask later", host)
 		return &t.late
 	case from == &t.late && alert == alertProtocolVersion && !info.CertificateSent:
-		t.hosts.Store(host, false)
+		t.hosts.remember(host, false)
 		Logf(EventBinding, "%s speaks no TLS 1.2; it gets TLS 1.3 without being asked for the certificate", host)
 		return &t.ordinary
 	}

@@ -22,10 +22,11 @@ func NewRecoveryPolicy(evict func(context.Context, *BindingRejectedError) bool) 
 	return &RecoveryPolicy{evict: evict}
 }
 
-// Do implements policy.Policy. A BackoffError is returned as it is: it carries an earlier rejection, and nothing was tried.
+// Do implements policy.Policy. Policies below it meet the request a second time as the first time left it, as they do below
+// azcore's bearer token policy. A BackoffError is returned as it is: it carries an earlier rejection, and nothing was tried.
 func (p *RecoveryPolicy) Do(req *policy.Request) (*http.Response, error) {
 	ctx := req.Raw().Context()
-	resp, err := req.Clone(ctx).Next() // a clone, so that the second run starts from the same headers
+	resp, err := req.Next()
 	first, rejected := errors.AsType[*BindingRejectedError](err)
 	if !rejected || isA[*BackoffError](err) {
 		return resp, err
@@ -40,7 +41,7 @@ func (p *RecoveryPolicy) Do(req *policy.Request) (*http.Response, error) {
 		return nil, fmt.Errorf("mtls: the request was not repeated after recovery, its body cannot be read again (%w): %w", rewindErr, err)
 	}
 	Logf(EventRecovery, "trying once more with a fresh binding: %v", err)
-	resp, err = req.Clone(ctx).Next()
+	resp, err = req.Next()
 	if second, rejected := errors.AsType[*BindingRejectedError](err); rejected && second.Binding != first.Binding {
 		p.evict(ctx, second)
 	}

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -22,8 +21,8 @@ import (
 type Transport struct {
 	binding      *Binding
 	ordinary     lane
-	late         lane     // for hosts that ask for the certificate after the handshake
-	hosts        sync.Map // host -> whether it belongs in the late lane
+	late         lane // for hosts that ask for the certificate after the handshake
+	hosts        hosts
 	renegotiated atomic.Int64
 }
 
@@ -189,10 +188,8 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // try sends the request once and gathers the facts of the attempt.
 func (t *Transport) try(transport *http.Transport, req *http.Request) (*http.Response, AttemptInfo, error) {
-	a := &attempt{}
-	if _, known := t.hosts.Load(req.URL.Host); !known && repeatable(req) {
-		a.endIfNotAsked = true
-	}
+	_, known := t.hosts.isLate(req.URL.Host)
+	a := &attempt{endIfNotAsked: !known && repeatable(req)}
 	renegotiated := t.renegotiated.Load()
 	resp, err := transport.RoundTrip(a.start(req))
 	info := a.info()
