@@ -18,8 +18,10 @@ import (
 // BindClientOptions makes the Azure SDK client that is created with these options use proof-of-possession tokens of this
 // credential: they go out with the scheme mtls_pop, over connections that present the certificate they are bound to, and a
 // certificate that the resource refuses is replaced, like one that Entra refuses. Requests with the tokens of other credentials
-// pass untouched, over the caller's own Transport, or one like MTLSTransport without a certificate. Nil options are left alone, and binding twice is as
-// binding once. It must be called before the client is created.
+// pass untouched, over the caller's own Transport, or one like MTLSTransport without a certificate. A request whose connection
+// was lost before the response began is sent again, as azcore's own retry policy does.
+//
+// It must be called before the client is created. Nil options are left alone, and binding twice is as binding once.
 func (c *ImdsV2MtlsCredential) BindClientOptions(options *azcore.ClientOptions) {
 	if options == nil || slices.Contains(options.PerCallPolicies, policy.Policy(markPolicy{c})) {
 		return
@@ -90,17 +92,23 @@ type confirmPolicy struct{ c *ImdsV2MtlsCredential }
 func (p confirmPolicy) Do(req *policy.Request) (*http.Response, error) {
 	raw := req.Raw()
 	bound := p.c.bound(raw.Context())
+	if bound == nil { // somebody took the options apart: without markPolicy there is no way to choose the connection
+		return req.Next()
+	}
 	scheme, token, _ := strings.Cut(raw.Header.Get("Authorization"), " ")
 	issued := p.c.tokens.Issued(token)
-	if issued == nil || bound == nil || !strings.EqualFold(scheme, "Bearer") && scheme != schemePoP {
-		if bound != nil {
-			bound.transport = nil
-		}
+	if issued == nil || (scheme != "Bearer" && scheme != schemePoP) {
+		bound.transport = nil
 		return req.Next()
 	}
 	current, err := p.c.current(raw.Context(), issued)
 	if err != nil {
 		return nil, err
+	}
+	if !current.Key.Bound { // meanwhile Entra stopped binding tokens for the resource
+		bound.transport = nil
+		raw.Header.Set("Authorization", "Bearer "+current.Token.Token)
+		return req.Next()
 	}
 	b := current.Binding
 	bound.transport = p.c.pools.of(b)

@@ -251,6 +251,36 @@ func TestResourceWithoutTokenBinding(t *testing.T) {
 	require.Equal(t, 1, pop.server.Counts().Issued)
 }
 
+// Entra may stop binding tokens for a resource while a client still holds a bound one.
+func TestResourceThatStopsTokenBinding(t *testing.T) {
+	f := newFixture(t, imdstest.Options{ResourceHandler: echo}, nil)
+	client := f.bound()
+	_, _, err := send(t.Context(), client, http.MethodGet, f.server.ResourceURL(), "")
+	require.NoError(t, err)
+	require.NoError(t, f.cred.Close())
+	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Resource, Kind: imdstest.KindAlert, Alert: 48, Thumbprint: f.store.get(alias).Thumbprint()})
+	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Kind: imdstest.KindEntraError, OAuthError: "invalid_request", AADSTS: "AADSTS392196", Times: 1})
+	_, body, err := send(t.Context(), client, http.MethodGet, f.server.ResourceURL(), "")
+	require.NoError(t, err)
+	require.Equal(t, "Bearer ", body)
+	f.noRejections()
+}
+
+// A claims challenge of the resource (continuous access evaluation) gets a new bound token through the same path.
+func TestBoundClientAnswersClaimsChallenges(t *testing.T) {
+	f := newFixture(t, imdstest.Options{ResourceHandler: echo}, nil)
+	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Resource, Kind: imdstest.KindRespond, Status: 401, Times: 1, Header: http.Header{
+		"Www-Authenticate": {`Bearer realm="", error="insufficient_claims", claims="eyJhY2Nlc3NfdG9rZW4iOnsibmJmIjp7ImVzc2VudGlhbCI6dHJ1ZSwidmFsdWUiOiIxIn19fQ=="`},
+	}})
+	status, body, err := send(t.Context(), f.bound(), http.MethodPut, f.server.ResourceURL(), "payload")
+	require.NoError(t, err)
+	require.Equal(t, http.StatusOK, status)
+	require.Equal(t, "mtls_pop payload", body)
+	require.Equal(t, 2, f.server.Counts().TokenIssued)
+	require.Equal(t, 1, f.server.Counts().Issued)
+	f.noRejections()
+}
+
 // Many goroutines share one client while its binding rotates: none fails, none carries a token on another's connection.
 func TestSharedClientWhileTheBindingRotates(t *testing.T) {
 	const goroutines, requests = 100, 20

@@ -103,6 +103,9 @@ func (o *ImdsV2MtlsCredentialOptions) setDefaults() {
 	if o.Cache == nil {
 		o.Cache = &sharedCache
 	}
+	if o.MTLSTransport != nil {
+		o.MTLSTransport = o.MTLSTransport.Clone() // what the caller does to it later is not ours
+	}
 	// A provider or store that == cannot compare is taken for different from all others.
 	if !reflect.ValueOf(o.KeyProvider).Comparable() {
 		o.KeyProvider = &struct{ mtls.KeyProvider }{o.KeyProvider}
