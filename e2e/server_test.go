@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"math/big"
 	"net"
 	"os"
@@ -54,6 +55,9 @@ func startServer(t *testing.T, dir, host string, pool *x509.CertPool, program st
 		if err == nil {
 			_ = conn.Close()
 			return cmd
+		}
+		if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "remote error" {
+			return cmd // it demands a client certificate
 		}
 		require.True(t, time.Now().Before(deadline), "%s does not answer: %v", program, err)
 	}
