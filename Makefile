@@ -3,9 +3,12 @@
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 MODULE := github.com/azmtls/azmtls
 
-.PHONY: test tools lint unit e2e bench
+# Modules of their own, so that what they need is no dependency of the library.
+NESTED := e2e examples/storage examples/keyvault
 
-test: tools lint unit e2e
+.PHONY: test tools lint unit e2e examples bench
+
+test: tools lint unit e2e examples
 
 tools:
 	./scripts/install-tools.sh
@@ -15,11 +18,9 @@ lint:
 	GOOS=linux go vet ./...
 	GOOS=windows go vet ./...
 	GOOS=darwin go vet ./...
-	cd e2e && go vet ./...
 	go run $(STATICCHECK) ./...
-	cd e2e && go run $(STATICCHECK) ./...
 	go mod tidy -diff
-	cd e2e && go mod tidy -diff
+	for module in $(NESTED); do (cd $$module && go vet ./... && go run $(STATICCHECK) ./... && go mod tidy -diff) || exit 1; done
 
 unit:
 	AZMTLS_REAL_PARTS=1 go test -race -coverprofile=coverage.out -coverpkg=$(MODULE),$(MODULE)/mtls ./...
@@ -27,6 +28,13 @@ unit:
 
 e2e: tools
 	cd e2e && AZMTLS_AZURITE=$(CURDIR)/.tools/node_modules/azurite/dist/src/blob/main.js go test -race -count=1 ./...
+
+examples:
+	go run ./examples/quickstart
+	go run ./examples/chained
+	go run ./examples/chained -without
+	cd examples/storage && go run .
+	cd examples/keyvault && go run .
 
 bench:
 	go test -run '^$$' -bench . -benchmem .

@@ -97,7 +97,7 @@ func (p confirmPolicy) Do(req *policy.Request) (*http.Response, error) {
 	}
 	scheme, token, _ := strings.Cut(raw.Header.Get("Authorization"), " ")
 	issued := p.c.tokens.Issued(token)
-	if issued == nil || (scheme != "Bearer" && scheme != schemePoP) {
+	if issued == nil || (scheme != tokencache.SchemeBearer && scheme != tokencache.SchemePoP) {
 		bound.transport = nil
 		return req.Next()
 	}
@@ -105,14 +105,13 @@ func (p confirmPolicy) Do(req *policy.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
+	raw.Header.Set("Authorization", current.Authorization)
 	if !current.Key.Bound { // meanwhile Entra stopped binding tokens for the resource
 		bound.transport = nil
-		raw.Header.Set("Authorization", "Bearer "+current.Token.Token)
 		return req.Next()
 	}
 	b := current.Binding
 	bound.transport = p.c.pools.of(b)
-	raw.Header.Set("Authorization", schemePoP+" "+current.Token.Token)
 	if demandsTokenBinding(raw.URL.Hostname()) {
 		raw.Header.Set("x-ms-tokenboundauth", "true")
 	}
@@ -134,9 +133,6 @@ func (p confirmPolicy) Do(req *policy.Request) (*http.Response, error) {
 	}
 	return resp, nil
 }
-
-// schemePoP is the authentication scheme of bound tokens.
-const schemePoP = "mtls_pop"
 
 // current returns the token to send in the place of one that was issued here: itself, or, when it is not valid any more, the
 // one that GetToken would give now. A client's own policy may hold a token for long after its binding was evicted.

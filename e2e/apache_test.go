@@ -47,21 +47,22 @@ SSLSessionCache none
 
 const apacheModules = "/usr/lib/apache2/modules"
 
-// startApache runs Apache httpd with the authority whose client certificates it takes, and returns how to change that.
-func startApache(t *testing.T, protocols string, authority *x509.Certificate) (url string, pool *x509.CertPool) {
+// startApache runs Apache httpd with the authority whose client certificates it takes, and adds its own certificate to the pool.
+func startApache(t *testing.T, protocols string, authority *x509.Certificate, pool *x509.CertPool) string {
 	t.Helper()
 	dir := t.TempDir()
 	require.NoError(t, os.MkdirAll(filepath.Join(dir, "htdocs", "secure"), 0o755))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "htdocs", "secure", "page"), []byte("secret"), 0o644))
 	require.NoError(t, os.Chmod(filepath.Dir(dir), 0o755)) // Apache serves as another user
-	_, _, pool = selfSigned(t, dir)
+	_, _, own := selfSigned(t, dir)
+	pool.AddCert(own)
 	writePEM(t, filepath.Join(dir, "ca.pem"), authority)
 	port := freePort(t)
 	config := filepath.Join(dir, "httpd.conf")
 	require.NoError(t, os.WriteFile(config, fmt.Appendf(nil, apacheConfig, dir, port, apacheModules, protocols), 0o600))
 	host := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-	startServer(t, dir, host, pool, "/usr/sbin/apache2", "-f", config, "-D", "FOREGROUND")
-	return "https://" + host, pool
+	startServer(t, dir, host, poolOf(own), "/usr/sbin/apache2", "-f", config, "-D", "FOREGROUND")
+	return "https://" + host
 }
 
 // TestApacheAsksLate: a server that asks for the certificate only when it sees the location gets it, whatever TLS versions it
@@ -71,18 +72,17 @@ func TestApacheAsksLate(t *testing.T) {
 		t.Run(protocols, func(t *testing.T) {
 			server := imdstest.NewServer(nil)
 			defer server.Close()
-			url, pool := startApache(t, protocols, server.Authority())
-			pool.AddCert(server.Authority()) // the token endpoint's server certificate is of this authority
-			store := &countingStore{}
 			template := server.MTLSTransport()
-			template.TLSClientConfig.RootCAs = pool
+			pool := template.TLSClientConfig.RootCAs
+			url := startApache(t, protocols, server.Authority(), pool)
+			store := &countingStore{}
 			cred, err := azmtls.NewImdsV2MtlsCredential(&azmtls.ImdsV2MtlsCredentialOptions{
 				ClientOptions: server.ClientOptions(), MTLSTransport: template, Store: store, Cache: &mtls.Cache{},
 			})
 			require.NoError(t, err)
 			defer cred.Close()
 			client := cred.Client("https://vault.azure.net/.default")
-			for range 3 {
+			get := func(url string) {
 				resp, err := client.Get(url + "/secure/page")
 				require.NoError(t, err)
 				body, err := io.ReadAll(resp.Body)
@@ -93,8 +93,16 @@ func TestApacheAsksLate(t *testing.T) {
 				require.Equal(t, "TLSv1.2", resp.Header.Get("Protocol"))
 				require.Equal(t, store.latest.ClientID, resp.Header.Get("Client-CN"))
 			}
+			for range 3 {
+				get(url)
+			}
 			require.Equal(t, 1, server.Counts().Issued)
 			require.Zero(t, store.evictions)
+
+			server.RotateAuthority() // the next Apache takes no certificate of the old authority
+			get(startApache(t, protocols, server.Authority(), pool))
+			require.Equal(t, 2, server.Counts().Issued)
+			require.Equal(t, 1, store.evictions)
 		})
 	}
 }
@@ -106,11 +114,9 @@ func TestApacheRefusesLate(t *testing.T) {
 	defer server.Close()
 	other := imdstest.NewServer(nil)
 	defer other.Close()
-	url, pool := startApache(t, "-all +TLSv1.2 +TLSv1.3", other.Authority())
-	pool.AddCert(server.Authority())
-	store := &countingStore{}
 	template := server.MTLSTransport()
-	template.TLSClientConfig.RootCAs = pool
+	url := startApache(t, "-all +TLSv1.2 +TLSv1.3", other.Authority(), template.TLSClientConfig.RootCAs)
+	store := &countingStore{}
 	cred, err := azmtls.NewImdsV2MtlsCredential(&azmtls.ImdsV2MtlsCredentialOptions{
 		ClientOptions: server.ClientOptions(), MTLSTransport: template, Store: store, Cache: &mtls.Cache{},
 	})

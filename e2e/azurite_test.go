@@ -25,10 +25,10 @@ func startAzurite(t *testing.T) *azurite {
 	require.NotEmpty(t, main, "AZMTLS_AZURITE must name Azurite's dist/src/blob/main.js: run these tests by `make test`")
 	require.FileExists(t, main)
 	dir := t.TempDir()
-	certFile, keyFile, pool := selfSigned(t, dir)
+	certFile, keyFile, own := selfSigned(t, dir)
 	port := freePort(t)
-	a := &azurite{host: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), pool: pool}
-	startServer(t, dir, a.host, pool, "node", main,
+	a := &azurite{host: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), pool: poolOf(own)}
+	startServer(t, dir, a.host, a.pool, "node", main,
 		"--blobHost", "127.0.0.1", "--blobPort", strconv.Itoa(port),
 		"--inMemoryPersistence", "--disableTelemetry", "--silent",
 		"--cert", certFile, "--key", keyFile,

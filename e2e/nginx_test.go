@@ -63,13 +63,13 @@ type nginx struct {
 func startNginx(t *testing.T, protocols, http2 string, authority *x509.Certificate, emulator *azurite) *nginx {
 	t.Helper()
 	dir := t.TempDir()
-	_, _, pool := selfSigned(t, dir)
+	_, _, own := selfSigned(t, dir)
 	port := freePort(t)
-	n := &nginx{dir: dir, url: "https://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), pool: pool}
+	n := &nginx{dir: dir, url: "https://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), pool: poolOf(own)}
 	n.trust(t, authority)
 	config := filepath.Join(dir, "nginx.conf")
 	require.NoError(t, os.WriteFile(config, fmt.Appendf(nil, nginxConfig, port, http2, protocols, emulator.host), 0o600))
-	n.cmd = startServer(t, dir, n.url[len("https://"):], pool, "/usr/sbin/nginx", "-p", dir, "-c", config)
+	n.cmd = startServer(t, dir, n.url[len("https://"):], n.pool, "/usr/sbin/nginx", "-p", dir, "-c", config)
 	return n
 }
 

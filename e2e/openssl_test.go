@@ -23,8 +23,8 @@ func TestOpenSSL(t *testing.T) {
 			defer server.Close()
 			store := &countingStore{}
 			dir := t.TempDir()
-			certFile, keyFile, pool := selfSigned(t, dir)
-			pool.AddCert(server.Authority())
+			certFile, keyFile, own := selfSigned(t, dir)
+			pool := poolOf(own, server.Authority())
 			template := server.MTLSTransport()
 			template.TLSClientConfig = &tls.Config{RootCAs: pool}
 			cred, err := azmtls.NewImdsV2MtlsCredential(&azmtls.ImdsV2MtlsCredentialOptions{

@@ -22,6 +22,21 @@ type Key struct {
 	CAE      bool
 }
 
+// Scheme returns the authentication scheme of such a token.
+func (k Key) Scheme() string {
+	if k.Bound {
+		return SchemePoP
+	}
+	return SchemeBearer
+}
+
+const (
+	// SchemePoP is the authentication scheme of bound tokens.
+	SchemePoP = "mtls_pop"
+	// SchemeBearer is that of all others (RFC 6750).
+	SchemeBearer = "Bearer"
+)
+
 // kind returns the place of the key among those of its resource.
 func (k Key) kind() int {
 	kind := 0
@@ -39,6 +54,8 @@ type Entry struct {
 	Key     Key
 	Token   azcore.AccessToken
 	Binding *mtls.Binding
+	// Authorization is the value of the header with which the token must be sent.
+	Authorization string
 
 	validUntil  time.Duration // on the clock of the Cache, as are the others
 	expires     time.Duration
@@ -83,7 +100,7 @@ func (c *Cache) elapsed() time.Duration {
 
 // NewEntry returns an entry that is not in the cache yet.
 func (c *Cache) NewEntry(key Key, token azcore.AccessToken, b *mtls.Binding) *Entry {
-	e := &Entry{Key: key, Token: token, Binding: b, expires: token.ExpiresOn.Sub(c.epoch)}
+	e := &Entry{Key: key, Token: token, Binding: b, Authorization: key.Scheme() + " " + token.Token, expires: token.ExpiresOn.Sub(c.epoch)}
 	e.validUntil = e.expires - expiryMargin
 	if !token.RefreshOn.IsZero() {
 		e.nextRefresh.Store(int64(token.RefreshOn.Sub(c.epoch)))
