@@ -51,6 +51,9 @@ func newAuthenticationError(err error, x *exchange) *AuthenticationError {
 
 // Error implements the error interface. The text is not contractual and holds no token, key or full identifier.
 func (e *AuthenticationError) Error() string {
+	if e.err == nil { // not one of ours
+		return credName + ": authentication failed"
+	}
 	text := fmt.Sprintf("%s: %s. Recovery: %s.", credName, maskIDs(e.err.Error()), e.Recovery)
 	if advice := adviceFor(e.err); advice != "" {
 		text += " " + advice

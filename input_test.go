@@ -52,6 +52,14 @@ func TestConstructor(t *testing.T) {
 	require.ErrorContains(t, err, "AZURE_POD_IDENTITY_AUTHORITY_HOST")
 }
 
+// Zero values of exported types are of no use, but they do not panic.
+func TestZeroValues(t *testing.T) {
+	require.NotEmpty(t, (&azmtls.AuthenticationError{}).Error())
+	require.NotEmpty(t, (&mtls.BindingRejectedError{}).Error())
+	require.NotEmpty(t, (&mtls.BackoffError{}).Error())
+	require.NotEmpty(t, (&mtls.SignerError{}).Error())
+}
+
 type strangeID struct{ azidentity.ManagedIDKind }
 
 func TestScopes(t *testing.T) {

@@ -214,12 +214,14 @@ func TestDoesNotHealWhatThisSideCaused(t *testing.T) {
 		f.plant()
 		f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Kind: imdstest.KindHang})
 		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
 		go func() {
-			for f.server.Counts().Faults == 0 && t.Context().Err() == nil {
-			}
-			cancel()
+			_, err := f.cred.GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{vault}})
+			done <- err
 		}()
-		_, err := f.cred.GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{vault}})
+		require.Eventually(t, func() bool { return f.server.Counts().Faults == 1 }, 10*time.Second, time.Millisecond)
+		cancel()
+		err := <-done
 		require.ErrorIs(t, err, context.Canceled)
 		var failure *azmtls.AuthenticationError
 		require.ErrorAs(t, err, &failure)

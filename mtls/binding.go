@@ -111,8 +111,11 @@ func checkEndpoint(endpoint string) error {
 }
 
 // Thumbprint returns the certificate's x5t#S256: the base64url SHA-256 of its DER without padding (RFC 8705, section
-// 3.1). It is empty when there is no certificate.
+// 3.1). It is empty when there is no certificate, or no binding.
 func (b *Binding) Thumbprint() string {
+	if b == nil {
+		return ""
+	}
 	if b.admitted != nil {
 		return b.admitted.thumbprint
 	}
