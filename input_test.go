@@ -38,6 +38,7 @@ func TestConstructor(t *testing.T) {
 		"template dials TLS": {azmtls.ImdsV2MtlsCredentialOptions{MTLSTransport: &http.Transport{
 			DialTLSContext: func(context.Context, string, string) (net.Conn, error) { return nil, nil },
 		}}, "DialTLSContext"},
+		"template without TLS":               {azmtls.ImdsV2MtlsCredentialOptions{MTLSTransport: &http.Transport{}}, "TLSClientConfig"},
 		"template below TLS 1.2":             {azmtls.ImdsV2MtlsCredentialOptions{MTLSTransport: &http.Transport{TLSClientConfig: &tls.Config{MaxVersion: tls.VersionTLS11}}}, "MaxVersion"},
 		"template with a certificate of own": {azmtls.ImdsV2MtlsCredentialOptions{MTLSTransport: &http.Transport{TLSClientConfig: &tls.Config{Certificates: make([]tls.Certificate, 1)}}}, "certificate of its own"},
 	} {

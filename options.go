@@ -70,7 +70,7 @@ type ImdsV2MtlsCredentialOptions struct {
 	Attestation mtls.AttestationProvider
 
 	// MTLSTransport is the template for connections over mutual TLS, to Entra and to resources: proxy, RootCAs, dialer and
-	// timeouts. It is cloned for every certificate. Nil stands for the defaults of net/http.
+	// timeouts. It is cloned for every certificate, and must have a TLSClientConfig. Nil stands for the defaults of net/http.
 	MTLSTransport *http.Transport
 
 	// Cache keeps certificates in memory. Nil is one that all credentials of the process share, so that those for the same

@@ -249,7 +249,9 @@ func TestDoesNotHealWhatThisSideCaused(t *testing.T) {
 		require.Zero(t, f.store.evicted())
 	})
 	t.Run("untrusted server", func(t *testing.T) {
-		f := newFixture(t, imdstest.Options{}, func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.MTLSTransport = &http.Transport{} })
+		f := newFixture(t, imdstest.Options{}, func(o *azmtls.ImdsV2MtlsCredentialOptions) {
+			o.MTLSTransport = &http.Transport{TLSClientConfig: &tls.Config{}}
+		})
 		f.plant()
 		_, err := f.token(vault)
 		var untrusted *tls.CertificateVerificationError

@@ -74,7 +74,7 @@ func CheckTemplate(template *http.Transport) error {
 	}
 	config := template.TLSClientConfig
 	if config == nil {
-		return nil
+		return errors.New("mtls: the template transport has no TLSClientConfig; set one (an empty &tls.Config{} trusts the system's roots), or start from a Clone of http.DefaultTransport")
 	}
 	if config.MaxVersion != 0 && config.MaxVersion < tls.VersionTLS12 {
 		return errors.New("mtls: the template transport allows no TLS 1.2 or later; raise TLSClientConfig.MaxVersion")

@@ -224,5 +224,6 @@ func TestTemplateDefaults(t *testing.T) {
 	require.NotSame(t, own, mtls.Template(own))
 	require.Equal(t, 7, mtls.Template(own).MaxIdleConnsPerHost)
 	require.NoError(t, mtls.CheckTemplate(nil))
-	require.NoError(t, mtls.CheckTemplate(&http.Transport{}))
+	require.NoError(t, mtls.CheckTemplate(http.DefaultTransport.(*http.Transport).Clone()))
+	require.ErrorContains(t, mtls.CheckTemplate(&http.Transport{}), "TLSClientConfig")
 }
