@@ -12,6 +12,9 @@ const MaxResponse = 1 << 20
 
 // Response makes reading the body fail once it proves to be larger than MaxResponse.
 func Response(resp *http.Response) {
+	if resp.Body == nil { // net/http always sets it, other transporters may not
+		resp.Body = http.NoBody
+	}
 	resp.Body = &body{ReadCloser: resp.Body, left: MaxResponse}
 }
 

@@ -16,7 +16,7 @@ import (
 type Token struct {
 	Value     string
 	ExpiresOn time.Time
-	RefreshOn time.Time // zero when Entra gave no advice
+	RefreshOn time.Time // as Entra advised, else half-way
 }
 
 // ParseToken reads the answer to a request. A token of another type than the one asked for is refused: it would be a silent
@@ -45,11 +45,12 @@ func ParseToken(resp *http.Response, asked string, now time.Time) (Token, error)
 	case answer.ExpiresIn <= 0:
 		return Token{}, errors.New("the answer of the token endpoint has no expires_in")
 	}
-	token := Token{Value: answer.AccessToken, ExpiresOn: now.Add(answer.ExpiresIn.seconds())}
-	if refresh := answer.RefreshIn.seconds(); refresh > 0 && refresh < answer.ExpiresIn.seconds() {
-		token.RefreshOn = now.Add(refresh)
+	lifetime, refresh := answer.ExpiresIn.seconds(), answer.RefreshIn.seconds()
+	if refresh <= 0 || refresh >= lifetime {
+		refresh = lifetime / 2 // as MSAL does without advice
 	}
-	return token, nil
+	now = now.UTC()
+	return Token{Value: answer.AccessToken, ExpiresOn: now.Add(lifetime), RefreshOn: now.Add(refresh)}, nil
 }
 
 // number is a count of seconds that Entra writes as a JSON number, and some deployments as a string.
