@@ -7,10 +7,13 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
@@ -249,6 +252,35 @@ func TestResourceWithoutTokenBinding(t *testing.T) {
 	require.Equal(t, "AADSTS392196", failure.AADSTS)
 	require.Zero(t, pop.store.evicted())
 	require.Equal(t, 1, pop.server.Counts().Issued)
+}
+
+// What net/http closes must not be the caller's file: azcore's own retry comes after ours.
+func TestBodySurvivesRecoveryAndRetry(t *testing.T) {
+	f := newFixture(t, imdstest.Options{ResourceHandler: echo}, nil)
+	options := &azcore.ClientOptions{Retry: policy.RetryOptions{RetryDelay: time.Millisecond, MaxRetryDelay: time.Millisecond}}
+	f.cred.BindClientOptions(options)
+	client := sdkClient(f.cred, options)
+	_, _, err := send(t.Context(), client, http.MethodGet, f.server.ResourceURL(), "")
+	require.NoError(t, err)
+	require.NoError(t, f.cred.Close())
+	f.server.Refuse(f.store.get(alias).Thumbprint(), 48)
+	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Resource, Kind: imdstest.KindRespond, Status: 503, Times: 1})
+	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Resource, Kind: imdstest.KindResetAfterHandshake, Times: 1})
+	file, err := os.Create(filepath.Join(t.TempDir(), "body"))
+	require.NoError(t, err)
+	_, err = file.WriteString("payload")
+	require.NoError(t, err)
+	req, err := runtime.NewRequest(t.Context(), http.MethodPut, f.server.ResourceURL())
+	require.NoError(t, err)
+	require.NoError(t, req.SetBody(file, "text/plain"))
+	resp, err := client.Do(req)
+	require.NoError(t, err)
+	body, err := runtime.Payload(resp)
+	require.NoError(t, err)
+	require.Equal(t, "mtls_pop payload", string(body))
+	require.Equal(t, 2, f.server.Counts().Issued)
+	require.Equal(t, 3, f.server.Counts().Faults)
+	require.ErrorIs(t, file.Close(), os.ErrClosed, "it was closed in the end")
 }
 
 // Entra may stop binding tokens for a resource while a client still holds a bound one.

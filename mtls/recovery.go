@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
@@ -39,6 +40,9 @@ func (p *RecoveryPolicy) Do(req *policy.Request) (*http.Response, error) {
 	}
 	if rewindErr := req.RewindBody(); rewindErr != nil {
 		return nil, fmt.Errorf("mtls: the request was not repeated after recovery, its body cannot be read again (%w): %w", rewindErr, err)
+	}
+	if body := req.Body(); body != nil {
+		req.Raw().Body = io.NopCloser(body) // net/http closes what it sends; whoever made the request may want to send it again
 	}
 	Logf(EventRecovery, "trying once more with a fresh binding: %v", err)
 	resp, err = req.Next()
