@@ -46,6 +46,13 @@ func (t *Transport) laneOf(host string) *lane {
 	return &t.ordinary
 }
 
+// mayAskLate reports that it is not known yet when the host asks for the certificate, and that the template leaves it TLS 1.2 to
+// ask late.
+func (t *Transport) mayAskLate(host string) bool {
+	_, known := t.hosts.isLate(host)
+	return !known && t.ordinary.pooled.TLSClientConfig.MinVersion <= tls.VersionTLS12
+}
+
 // changeLane returns the other lane when the attempt showed that the host belongs there, nil if it does not.
 func (t *Transport) changeLane(from *lane, host string, info AttemptInfo, err error) *lane {
 	switch alert, _ := peerAlert(err); {

@@ -188,8 +188,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // try sends the request once and gathers the facts of the attempt.
 func (t *Transport) try(transport *http.Transport, req *http.Request) (*http.Response, AttemptInfo, error) {
-	_, known := t.hosts.isLate(req.URL.Host)
-	a := &attempt{endIfNotAsked: !known && repeatable(req)}
+	a := &attempt{endIfNotAsked: t.mayAskLate(req.URL.Host) && repeatable(req)}
 	renegotiated := t.renegotiated.Load()
 	resp, err := transport.RoundTrip(a.start(req))
 	info := a.info()

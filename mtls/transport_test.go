@@ -138,12 +138,13 @@ func TestTransportDoesNotRepeatWhatItCannotReadAgain(t *testing.T) {
 // request only there: once for each host, and said in the log. One that speaks nothing else is spoken to as it likes.
 func TestTransportNoticesWhoDoesNotAsk(t *testing.T) {
 	for name, test := range map[string]struct {
-		lowest uint16
-		want   []uint16
-		logged []string
+		server, template uint16 // lowest versions
+		want             []uint16
+		logged           []string
 	}{
-		"both":    {tls.VersionTLS12, []uint16{tls.VersionTLS12, tls.VersionTLS12}, []string{"did not ask"}},
-		"TLS 1.3": {tls.VersionTLS13, []uint16{tls.VersionTLS13, tls.VersionTLS13}, []string{"did not ask", "no TLS 1.2"}},
+		"both":                     {tls.VersionTLS12, 0, []uint16{tls.VersionTLS12, tls.VersionTLS12}, []string{"did not ask"}},
+		"TLS 1.3 for the server":   {tls.VersionTLS13, 0, []uint16{tls.VersionTLS13, tls.VersionTLS13}, []string{"did not ask", "no TLS 1.2"}},
+		"TLS 1.3 for the template": {tls.VersionTLS12, tls.VersionTLS13, []uint16{tls.VersionTLS13, tls.VersionTLS13}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var mu sync.Mutex
@@ -165,10 +166,13 @@ func TestTransportNoticesWhoDoesNotAsk(t *testing.T) {
 				versions = append(versions, r.TLS.Version)
 			}))
 			plain.Config.ErrorLog = stdlog.New(io.Discard, "", 0)
-			plain.TLS = &tls.Config{MinVersion: test.lowest}
+			plain.TLS = &tls.Config{MinVersion: test.server}
 			plain.StartTLS()
 			defer plain.Close()
-			template := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: plain.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs}}
+			template := &http.Transport{TLSClientConfig: &tls.Config{
+				RootCAs:    plain.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs,
+				MinVersion: test.template,
+			}}
 			transport := mtls.NewTransport(template, binding(t, nil))
 			for range 2 {
 				require.NoError(t, post(t, transport, plain.URL))
