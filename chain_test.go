@@ -36,7 +36,7 @@ func TestChainMovesOn(t *testing.T) {
 	defer v1.Close()
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Server", "nginx")
-		_, _ = w.Write([]byte("{}"))
+		_, _ = w.Write([]byte("<html>Please log in</html>"))
 	}))
 	defer web.Close()
 	for name, test := range map[string]struct {

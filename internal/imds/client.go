@@ -98,14 +98,14 @@ func (c *Client) Metadata(ctx context.Context) (Metadata, error) {
 	if err != nil {
 		return m, fmt.Errorf("asking IMDS for the platform metadata: %w", err)
 	}
-	if resp.StatusCode == http.StatusNotFound {
+	switch server := resp.Header.Get("Server"); {
+	case resp.StatusCode == http.StatusNotFound:
 		return m, &UnavailableError{reason: "IMDS at " + c.endpoint + " has no version 2 (404 to getplatformmetadata)"}
+	case resp.StatusCode == http.StatusOK && !strings.Contains(strings.ToUpper(server), "IMDS"):
+		return m, &UnavailableError{reason: fmt.Sprintf("what answers at %s is not IMDS (Server: %.40q)", c.endpoint, server)}
 	}
 	if err := decode(resp, &m); err != nil {
 		return Metadata{}, fmt.Errorf("asking IMDS for the platform metadata: %w", err)
-	}
-	if server := resp.Header.Get("Server"); !strings.Contains(strings.ToUpper(server), "IMDS") {
-		return Metadata{}, &UnavailableError{reason: fmt.Sprintf("what answers at %s is not IMDS (Server: %.40q)", c.endpoint, server)}
 	}
 	if err := m.check(); err != nil {
 		return Metadata{}, fmt.Errorf("the platform metadata from IMDS cannot be used: %w", err)
