@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Installs Wine, on which the tests execute what is written for Windows, and the compiler for the DLL that they load. Wine comes
+# from a Debian 13 root of its own: the one of Debian 12 lacks what Go programs need at their start. Needs root, and Debian.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+missing=()
+command -v mmdebstrap >/dev/null || missing+=(mmdebstrap)
+[ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || missing+=(debian-archive-keyring)
+command -v unshare >/dev/null || missing+=(util-linux)
+command -v x86_64-w64-mingw32-gcc >/dev/null || missing+=(gcc-mingw-w64-x86-64)
+if [ "${#missing[@]}" -gt 0 ]; then
+  if ! command -v apt-get >/dev/null || [ "$(id -u)" -ne 0 ]; then
+    echo "install-wine: please install: ${missing[*]}" >&2
+    exit 1
+  fi
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+fi
+
+root=.tools/wine
+[ -e "$root/ready" ] && exit 0
+rm -rf "$root"
+mkdir -p "$root"
+
+# The mirror that this machine's own packages come from.
+mirror=$(grep -rhoE '^(deb |URIs: )[^#]*https?://[^ ]*/debian/?( |$)' /etc/apt/sources.list /etc/apt/sources.list.d 2>/dev/null |
+  grep -oE 'https?://[^ ]+' | head -n 1 || true)
+mmdebstrap --quiet --variant=apt --mode=root --aptopt='APT::Install-Recommends "false"' \
+  --include=wine64,libgnutls30t64 trixie "$root" "${mirror:-http://deb.debian.org/debian}"
+[ -e "$root/dev/null" ] || mknod -m 666 "$root/dev/null" c 1 3
+[ -e "$root/dev/urandom" ] || mknod -m 666 "$root/dev/urandom" c 1 9
+mkdir -p "$root/prefix"
+WINE_SAVE=1 ./scripts/wine.sh wineboot -i >"$root/install.log" 2>&1 || { cat "$root/install.log" >&2; exit 1; }
+touch "$root/ready"

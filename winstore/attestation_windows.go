@@ -1,0 +1,153 @@
+package winstore
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/azmtls/azmtls/mtls"
+	"github.com/golang-jwt/jwt/v5"
+	"golang.org/x/sync/singleflight"
+)
+
+// attestationMargin is how long before its end an attestation token is renewed: the certificate request that carries it may
+// be sent several times.
+const attestationMargin = 5 * time.Minute
+
+// attestor is what a KeyGuardAttestation works with.
+type attestor struct {
+	now     func() time.Time // nil: the real clock
+	flights singleflight.Group
+
+	mu      sync.Mutex
+	library *attestationLibrary // nil until it was loaded
+	tokens  map[attested]attestationToken
+}
+
+// attested is what a token is for: a service, and a public key.
+type attested struct {
+	endpoint string
+	key      [sha256.Size]byte
+}
+
+type attestationToken struct {
+	jwt     string
+	expires time.Time
+}
+
+// Attest returns the attestation service's JWT for a KeyGuard key of [Keys]: the one it has, if that is good for five more
+// minutes. Callers who want the same one share a call. For a key of another strength, and when the library is not
+// installed or gives no token, there is an error.
+func (a *KeyGuardAttestation) Attest(ctx context.Context, request mtls.AttestationRequest) (string, error) {
+	k, ok := request.Key.(*key)
+	if !ok {
+		return "", fmt.Errorf("winstore: KeyGuardAttestation attests keys of winstore.Keys, not %T", request.Key)
+	}
+	if k.strength != mtls.StrengthKeyGuard {
+		return "", fmt.Errorf("winstore: KeyGuardAttestation attests KeyGuard keys; the strongest that this machine has is of strength %s", k.strength)
+	}
+	if !strings.HasPrefix(request.Endpoint, "https://") {
+		return "", errors.New("winstore: the attestation endpoint that IMDS named is not https")
+	}
+	public, err := x509.MarshalPKIXPublicKey(k.public)
+	if err != nil {
+		return "", err
+	}
+	what := attested{request.Endpoint, sha256.Sum256(public)}
+	if jwt, ok := a.cached(what); ok {
+		return jwt, nil
+	}
+	flight := a.flights.DoChan(fmt.Sprint(what), func() (any, error) {
+		if jwt, ok := a.cached(what); ok {
+			return jwt, nil
+		}
+		return a.attest(what, k, request.ClientID)
+	})
+	select {
+	case result := <-flight:
+		token, _ := result.Val.(string)
+		return token, result.Err
+	case <-ctx.Done():
+		return "", fmt.Errorf("winstore: waiting for the attestation: %w", ctx.Err())
+	}
+}
+
+func (a *KeyGuardAttestation) attest(what attested, k *key, clientID string) (token string, err error) {
+	library, err := a.load()
+	if err != nil {
+		return "", err
+	}
+	err = k.use(func(native nativeKey) error {
+		handle, ok := native.(*ncryptKey)
+		if !ok {
+			return errors.New("winstore: the key is none of CNG")
+		}
+		token, err = library.attest(what.endpoint, handle.handle, clientID)
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	claims := jwt.RegisteredClaims{}
+	if _, _, err := jwt.NewParser().ParseUnverified(token, &claims); err != nil { // it is IMDS that verifies it
+		return "", errors.New("winstore: " + attestationDLL + " returned something that is no JWT")
+	}
+	if claims.ExpiresAt != nil {
+		a.keep(what, attestationToken{token, claims.ExpiresAt.Time})
+	}
+	return token, nil
+}
+
+// load returns the library, which stays loaded. One that could not be loaded is looked for again by the next call.
+func (a *KeyGuardAttestation) load() (*attestationLibrary, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.library != nil {
+		return a.library, nil
+	}
+	library, err := loadAttestation(a.Library)
+	if err != nil {
+		return nil, fmt.Errorf("winstore: KeyGuard keys cannot be attested: %w", err)
+	}
+	a.library = library
+	return library, nil
+}
+
+func (a *KeyGuardAttestation) cached(what attested) (jwt string, ok bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	token, ok := a.tokens[what]
+	return token.jwt, ok && token.fresh(a.time())
+}
+
+// keep caches a token. Those that have expired go: keys are made anew, and theirs never come again.
+func (a *KeyGuardAttestation) keep(what attested, token attestationToken) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := a.time()
+	for old, t := range a.tokens {
+		if !t.fresh(now) {
+			delete(a.tokens, old)
+		}
+	}
+	if a.tokens == nil {
+		a.tokens = map[attested]attestationToken{}
+	}
+	a.tokens[what] = token
+}
+
+func (t attestationToken) fresh(now time.Time) bool { return t.expires.Sub(now) > attestationMargin }
+
+func (a *KeyGuardAttestation) time() time.Time {
+	if a.now != nil {
+		return a.now()
+	}
+	return time.Now()
+}
+
+var _ mtls.AttestationProvider = (*KeyGuardAttestation)(nil)

@@ -1,0 +1,25 @@
+package winstore
+
+import "github.com/azmtls/azmtls/mtls"
+
+// Keys is an [mtls.KeyProvider] for keys of CNG (Cryptography API: Next Generation). It gives the strongest that the machine has:
+//
+//   - KeyGuardRSAKey, isolated by virtualization-based security, new at every boot
+//   - HardwareRSAKey in the TPM ("Microsoft Platform Crypto Provider")
+//   - SoftwareRSAKey in "Microsoft Software Key Storage Provider"
+//   - a key in the memory of this process, as [mtls.SoftwareKeys] has it
+//
+// A key that is there is used on if it can sign; a dead one is made anew under its name. When that is the KeyGuard key, which
+// MSAL.NET uses too, the certificates of managed identities that were issued for the old one are deleted from
+// CurrentUser\My: their key is gone. The keys implement [io.Closer]; those that nobody holds any more close themselves.
+type Keys struct{}
+
+// PassedOver says why a provider of keys was not the one used.
+type PassedOver struct {
+	// Provider is the name of the provider in CNG.
+	Provider string
+	// Strength is what its key would have had.
+	Strength mtls.BindingStrength
+	// Err is what was in the way.
+	Err error
+}

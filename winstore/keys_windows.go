@@ -1,0 +1,151 @@
+package winstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/azmtls/azmtls/mtls"
+	"golang.org/x/sys/windows"
+)
+
+// Key returns the strongest key that the machine has; why stronger ones were passed over is logged under [mtls.EventBinding].
+func (k Keys) Key(ctx context.Context) (mtls.Key, error) {
+	key, passedOver, err := k.Choose(ctx)
+	for _, p := range passedOver {
+		mtls.Logf(mtls.EventBinding, "no %s key from %q: %v", p.Strength, p.Provider, p.Err)
+	}
+	return key, err
+}
+
+// Choose is Key for those who want to know why stronger keys were passed over, strongest first.
+func (Keys) Choose(ctx context.Context) (mtls.Key, []PassedOver, error) {
+	return choose(ctx, ncrypt{})
+}
+
+// keyStorage is what the choice of a key needs of CNG. Its other implementation stands in for what Wine, where the tests run,
+// does not have: KeyGuard, a TPM, keys that outlive their process.
+type keyStorage interface {
+	open(provider, name string) (cngKey, error)
+	create(provider, name string, flags uint32) (cngKey, error)
+	inHardware(provider string) bool
+}
+
+// tier is one place where a key may live.
+type tier struct {
+	provider, name string
+	flags          uint32
+	strength       mtls.BindingStrength
+}
+
+// The first two names are MSAL.NET's. Its HardwareRSAKey lives in the software provider, though, and so not where ours is.
+var (
+	keyGuard = tier{softwareProvider, "KeyGuardRSAKey", ncryptVirtualIso | ncryptPerBootKey, mtls.StrengthKeyGuard}
+	tpm      = tier{platformProvider, "HardwareRSAKey", 0, mtls.StrengthTPM}
+	software = tier{softwareProvider, "SoftwareRSAKey", 0, mtls.StrengthSoftware}
+)
+
+func choose(ctx context.Context, storage keyStorage) (mtls.Key, []PassedOver, error) {
+	var passedOver []PassedOver
+	for _, t := range []tier{keyGuard, tpm, software} {
+		if err := ctx.Err(); err != nil {
+			return nil, passedOver, fmt.Errorf("winstore: looking for a key: %w", err)
+		}
+		k, err := t.key(storage)
+		if err == nil {
+			return k, passedOver, nil
+		}
+		passedOver = append(passedOver, PassedOver{Provider: t.provider, Strength: t.strength, Err: err})
+	}
+	k, err := mtls.SoftwareKeys{}.Key(ctx)
+	return k, passedOver, err
+}
+
+// keyLockWait is how long a process waits for another one to make a key, which takes a TPM seconds.
+const keyLockWait = 10 * time.Second
+
+// key returns the tier's key, made anew if it is not there or dead. Processes take turns at that, lest one makes a key anew
+// that another has just got a certificate for; one that does not get its turn goes ahead.
+func (t tier) key(storage keyStorage) (*key, error) {
+	var k *key
+	obtain := func() (err error) {
+		k, err = t.obtain(storage)
+		return err
+	}
+	err := withLock(scoped("AZMTLS_KEY_"+t.name), keyLockWait, obtain)
+	if errors.Is(err, errBusy) {
+		err = obtain()
+	}
+	return k, err
+}
+
+func (t tier) obtain(storage keyStorage) (*key, error) {
+	if t == tpm && !storage.inHardware(t.provider) {
+		return nil, errNoTPM
+	}
+	flags := t.flags
+	k, found, err := t.existing(storage)
+	switch {
+	case err == nil:
+		return k, nil
+	case transient(err) || errors.Is(err, errNoPSS):
+		return nil, fmt.Errorf("winstore: key %s: %w", t.name, err)
+	case found:
+		mtls.Logf(mtls.EventRecovery, "key %s of %q is dead and made anew: %v", t.name, t.provider, err)
+		flags |= ncryptOverwriteKey
+	}
+	native, err := storage.create(t.provider, t.name, flags)
+	if err != nil {
+		return nil, fmt.Errorf("winstore: making key %s: %w", t.name, err)
+	}
+	if t == keyGuard && !native.isolated() {
+		if err := native.remove(); err != nil {
+			mtls.Logf(mtls.EventBinding, "a key %s without isolation could not be removed: %v", t.name, err)
+		}
+		return nil, errNotIsolated
+	}
+	if t == keyGuard {
+		purge(t)
+	}
+	return t.check(native)
+}
+
+var (
+	errNotIsolated = errors.New("winstore: this machine does not isolate keys by virtualization-based security (Credential Guard is off, or this is no Trusted Launch VM)")
+	errNoTPM       = errors.New("winstore: this machine has no TPM that its provider can use")
+	errNoPSS       = errors.New("winstore: the provider cannot sign RSASSA-PSS, which IMDS demands of a certificate request")
+)
+
+// existing returns the key that is there under the tier's name. With an error, found says whether there is one, a dead one.
+func (t tier) existing(storage keyStorage) (k *key, found bool, err error) {
+	native, err := storage.open(t.provider, t.name)
+	if err != nil {
+		// NTE_NOT_SUPPORTED comes from a provider that keeps no keys, as Wine's.
+		return nil, !is(err, windows.NTE_BAD_KEYSET, windows.NTE_NOT_FOUND, windows.NTE_NO_KEY, windows.NTE_NOT_SUPPORTED), err
+	}
+	if t == keyGuard && !native.isolated() {
+		native.close()
+		return nil, true, errNotIsolated
+	}
+	k, err = t.check(native)
+	return k, true, err
+}
+
+// check takes the handle over and makes a key of it, if IMDS will accept it.
+func (t tier) check(native cngKey) (*key, error) {
+	k, err := newKey(native, t.strength, container{provider: t.provider, name: t.name})
+	if err != nil {
+		return nil, err
+	}
+	if bits := k.public.N.BitLen(); bits != keyBits {
+		err = fmt.Errorf("winstore: the key has %d bits where IMDS demands %d", bits, keyBits)
+	} else if !k.pss {
+		err = errNoPSS
+	}
+	if err != nil {
+		_ = k.Close()
+		return nil, err
+	}
+	return k, nil
+}

@@ -1,0 +1,127 @@
+package winstore
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"testing"
+	"unsafe"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/windows"
+)
+
+// hold takes the lock of an alias until its input ends.
+func hold(arguments []string) error {
+	return withLock(mutexNames(arguments[0]), lockWait, func() error {
+		fmt.Println("held")
+		_, err := io.Copy(io.Discard, os.Stdin)
+		return err
+	})
+}
+
+// abandon dies with the lock in its hands.
+func abandon(arguments []string) error {
+	return withLock(mutexNames(arguments[0]), lockWait, func() error {
+		os.Exit(0)
+		return nil
+	})
+}
+
+// take reports whether the lock of the alias was to be had.
+func take(t *testing.T, alias string) bool {
+	ran := false
+	err := withLock(mutexNames(alias), lockWait, func() error { ran = true; return nil })
+	if !errors.Is(err, errBusy) {
+		require.NoError(t, err)
+	}
+	require.Equal(t, err == nil, ran)
+	return ran
+}
+
+// Two processes take turns, whatever the case in which they write the alias; other aliases are free.
+func TestLockBetweenProcesses(t *testing.T) {
+	alias := "lock-" + uuid.NewString()
+	other := StartChild(t, "hold", alias)
+	require.Equal(t, "held", other.Line())
+	require.False(t, take(t, alias))
+	require.False(t, take(t, " LOCK-"+alias[5:]+" "))
+	require.True(t, take(t, alias+"x"))
+	other.Wait()
+	require.True(t, take(t, alias))
+}
+
+// A process that died with the lock does not keep it for ever. The test holds the mutex open: else it would end with the process.
+func TestLockAbandoned(t *testing.T) {
+	alias := uuid.NewString()
+	mutex, err := openMutex(mutexNames(alias))
+	require.NoError(t, err)
+	defer windows.CloseHandle(mutex)
+	StartChild(t, "abandon", alias).Wait()
+	require.True(t, take(t, alias))
+	require.True(t, take(t, alias))
+}
+
+// Goroutines exclude each other too, although Windows lets a thread take the same mutex twice.
+func TestLockSerializes(t *testing.T) {
+	names := mutexNames(uuid.NewString())
+	inside, entered := 0, 0
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() {
+			for {
+				err := withLock(names, lockWait, func() error {
+					inside++
+					entered++
+					if inside != 1 {
+						t.Errorf("%d at once", inside)
+					}
+					inside--
+					return nil
+				})
+				if !errors.Is(err, errBusy) {
+					if err != nil {
+						t.Error(err)
+					}
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	require.Equal(t, 20, entered)
+}
+
+// Neither an error nor a panic keeps the lock.
+func TestLockIsReleased(t *testing.T) {
+	alias := uuid.NewString()
+	broken := errors.New("broken")
+	require.ErrorIs(t, withLock(mutexNames(alias), lockWait, func() error { return broken }), broken)
+	require.PanicsWithValue(t, "boom", func() {
+		_ = withLock(mutexNames(alias), lockWait, func() error { panic("boom") })
+	})
+	other := StartChild(t, "hold", alias)
+	require.Equal(t, "held", other.Line())
+	other.Wait()
+}
+
+// Where the machine-wide name is denied, as to an account without SeCreateGlobalPrivilege, the session's is used.
+func TestLockFallsBackToSession(t *testing.T) {
+	denied := `Global\` + uuid.NewString()
+	nobody, err := windows.SecurityDescriptorFromString("D:(D;;GA;;;WD)")
+	require.NoError(t, err)
+	attributes := &windows.SecurityAttributes{SecurityDescriptor: nobody}
+	attributes.Length = uint32(unsafe.Sizeof(*attributes))
+	taken, err := windows.CreateMutex(attributes, true, windows.StringToUTF16Ptr(denied))
+	require.NoError(t, err)
+	defer windows.CloseHandle(taken)
+
+	own := `Local\` + uuid.NewString()
+	ran := false
+	require.NoError(t, withLock([]string{denied, own}, lockWait, func() error { ran = true; return nil }))
+	require.True(t, ran)
+	require.ErrorIs(t, withLock([]string{denied}, lockWait, func() error { return nil }), windows.ERROR_ACCESS_DENIED)
+}

@@ -1,0 +1,183 @@
+package winstore
+
+import (
+	"crypto"
+	"crypto/rsa"
+	"encoding/binary"
+	"fmt"
+	"unsafe"
+
+	"golang.org/x/sys/windows"
+)
+
+// Providers of keys in CNG.
+//
+// https://learn.microsoft.com/windows/win32/seccertenroll/cng-key-storage-providers
+const (
+	softwareProvider = "Microsoft Software Key Storage Provider"
+	platformProvider = "Microsoft Platform Crypto Provider"
+)
+
+const keyBits = 2048 // what IMDS v2 demands
+
+// cngKey is an open key of CNG.
+type cngKey interface {
+	nativeKey
+	isolated() bool // by virtualization-based security: a KeyGuard key
+	remove() error  // deletes the key; the handle is closed then
+}
+
+// ncrypt is CNG's key storage, in ncrypt.dll.
+type ncrypt struct{}
+
+func (ncrypt) open(provider, name string) (cngKey, error) {
+	storage, err := openProvider(provider)
+	if err != nil {
+		return nil, err
+	}
+	defer ncryptFreeObject(storage)
+	wide, err := windows.UTF16PtrFromString(name)
+	if err != nil {
+		return nil, err
+	}
+	var handle windows.Handle
+	if err := ncryptOpenKey(storage, &handle, wide, 0, ncryptSilent); err != nil {
+		return nil, failed("NCryptOpenKey", err)
+	}
+	return &ncryptKey{handle: handle}, nil
+}
+
+// create makes an RSA key that cannot be exported.
+func (ncrypt) create(provider, name string, flags uint32) (cngKey, error) {
+	storage, err := openProvider(provider)
+	if err != nil {
+		return nil, err
+	}
+	defer ncryptFreeObject(storage)
+	wide, err := windows.UTF16PtrFromString(name)
+	if err != nil {
+		return nil, err
+	}
+	k := &ncryptKey{}
+	if err := ncryptCreatePersistedKey(storage, &k.handle, windows.StringToUTF16Ptr("RSA"), wide, 0, flags); err != nil {
+		return nil, failed("NCryptCreatePersistedKey", err)
+	}
+	usage := uint32(ncryptAllowSigning)
+	if flags&ncryptVirtualIso != 0 {
+		usage = ncryptAllowAllUsages // as MSAL.NET has it: the attestation of a KeyGuard key imports it
+	}
+	if err := k.finalize(usage); err != nil {
+		k.close()
+		return nil, err
+	}
+	return k, nil
+}
+
+// inHardware reads the property that says that a provider keeps its keys in hardware. Windows knows the name of the TPM's provider
+// on machines without a TPM too.
+func (ncrypt) inHardware(provider string) bool {
+	storage, err := openProvider(provider)
+	if err != nil {
+		return false
+	}
+	defer ncryptFreeObject(storage)
+	const implHardware = 1
+	value := flagsProperty(storage, "Impl Type")
+	return value&implHardware != 0
+}
+
+// flagsProperty reads a property of bits, 0 if the object does not have it.
+func flagsProperty(object windows.Handle, name string) uint32 {
+	var value [4]byte
+	var size uint32
+	err := ncryptGetProperty(object, windows.StringToUTF16Ptr(name), &value[0], uint32(len(value)), &size, ncryptSilent)
+	if err != nil || size > uint32(len(value)) {
+		return 0
+	}
+	return binary.LittleEndian.Uint32(value[:])
+}
+
+func openProvider(name string) (windows.Handle, error) {
+	wide, err := windows.UTF16PtrFromString(name)
+	if err != nil {
+		return 0, err
+	}
+	var storage windows.Handle
+	err = ncryptOpenStorageProvider(&storage, wide, 0)
+	return storage, failed("NCryptOpenStorageProvider", err)
+}
+
+// ncryptKey is an NCRYPT_KEY_HANDLE.
+type ncryptKey struct {
+	handle   windows.Handle
+	borrowed *windows.CertContext // what the handle belongs to and lives as long as, if it is not ours
+}
+
+func (k *ncryptKey) finalize(usage uint32) error {
+	for property, value := range map[string]uint32{"Length": keyBits, "Export Policy": 0, "Key Usage": usage} {
+		word := binary.LittleEndian.AppendUint32(nil, value)
+		if err := ncryptSetProperty(k.handle, windows.StringToUTF16Ptr(property), &word[0], uint32(len(word)), ncryptSilent); err != nil {
+			return fmt.Errorf("property %q of the new key: %w", property, failed("NCryptSetProperty", err))
+		}
+	}
+	return failed("NCryptFinalizeKey", ncryptFinalizeKey(k.handle, ncryptSilent))
+}
+
+// isolated reads the property that proves that the key is one of KeyGuard.
+func (k *ncryptKey) isolated() bool { return flagsProperty(k.handle, "Virtual Iso") != 0 }
+
+func (k *ncryptKey) publicKey() (*rsa.PublicKey, error) {
+	blob, err := sized(func(data *byte, size *uint32) error {
+		return failed("NCryptExportKey", ncryptExportKey(k.handle, 0, windows.StringToUTF16Ptr("RSAPUBLICBLOB"), nil, data, *size, size, ncryptSilent))
+	})
+	if err != nil {
+		return nil, err
+	}
+	return parseRSAPublicBlob(blob)
+}
+
+// hashNames are CNG's names of the hash functions.
+var hashNames = map[crypto.Hash]string{crypto.SHA256: "SHA256", crypto.SHA384: "SHA384", crypto.SHA512: "SHA512"}
+
+func (k *ncryptKey) sign(digest []byte, p padding) ([]byte, error) {
+	hash := windows.StringToUTF16Ptr(hashNames[p.hash])
+	flags, info := uint32(bcryptPadPKCS1), unsafe.Pointer(&pkcs1PaddingInfo{hash})
+	if p.pss {
+		flags, info = bcryptPadPSS, unsafe.Pointer(&pssPaddingInfo{hash, uint32(p.salt)})
+	}
+	return sized(func(data *byte, size *uint32) error {
+		return failed("NCryptSignHash", ncryptSignHash(k.handle, info, &digest[0], uint32(len(digest)), data, *size, size, flags|ncryptSilent))
+	})
+}
+
+func (k *ncryptKey) remove() error {
+	if err := ncryptDeleteKey(k.handle, ncryptSilent); err != nil {
+		k.close()
+		return failed("NCryptDeleteKey", err)
+	}
+	return nil // which closed the handle
+}
+
+func (k *ncryptKey) close() {
+	if k.borrowed != nil {
+		_ = windows.CertFreeCertificateContext(k.borrowed)
+		return
+	}
+	_ = ncryptFreeObject(k.handle)
+}
+
+// sized calls a function of Windows twice, as is its custom: for the size of what it returns, then for the thing itself.
+func sized(call func(data *byte, size *uint32) error) ([]byte, error) {
+	var size uint32
+	if err := call(nil, &size); err != nil {
+		return nil, err
+	}
+	if size == 0 {
+		return nil, nil
+	}
+	data := make([]byte, size)
+	if err := call(&data[0], &size); err != nil {
+		return nil, err
+	}
+	return data[:min(int(size), len(data))], nil
+}

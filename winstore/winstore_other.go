@@ -1,0 +1,36 @@
+//go:build !windows
+
+package winstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+
+	"github.com/azmtls/azmtls/mtls"
+)
+
+var errUnsupported = fmt.Errorf("winstore: certificate store and keys of Windows cannot be had on %s: %w", runtime.GOOS, errors.ErrUnsupported)
+
+// Load returns an error that is [errors.ErrUnsupported].
+func (Store) Load(context.Context, string) (*mtls.Binding, error) { return nil, errUnsupported }
+
+// Save returns an error that is [errors.ErrUnsupported].
+func (Store) Save(context.Context, string, *mtls.Binding) error { return errUnsupported }
+
+// DeleteAll returns an error that is [errors.ErrUnsupported].
+func (Store) DeleteAll(context.Context, string) error { return errUnsupported }
+
+// Key returns an error that is [errors.ErrUnsupported].
+func (Keys) Key(context.Context) (mtls.Key, error) { return nil, errUnsupported }
+
+// Choose returns an error that is [errors.ErrUnsupported].
+func (Keys) Choose(context.Context) (mtls.Key, []PassedOver, error) { return nil, nil, errUnsupported }
+
+type attestor struct{}
+
+// Attest returns an error that is [errors.ErrUnsupported].
+func (*KeyGuardAttestation) Attest(context.Context, mtls.AttestationRequest) (string, error) {
+	return "", errUnsupported
+}
