@@ -58,12 +58,12 @@ type ImdsV2MtlsCredentialOptions struct {
 	// MinBindingStrength is the weakest key that is acceptable. A weaker one is refused before any network call.
 	MinBindingStrength mtls.BindingStrength
 
-	// KeyProvider provides the keys of certificates. Nil is the strongest provider that the platform has; in this version that
-	// is [mtls.SoftwareKeys].
+	// KeyProvider provides the keys of certificates. Nil is the strongest provider that the platform has: winstore.Keys on
+	// Windows and, in this version, [mtls.SoftwareKeys] elsewhere.
 	KeyProvider mtls.KeyProvider
 
-	// Store keeps certificates beyond the life of the process. Nil is the store of the platform; in this version that is
-	// [mtls.NoStore].
+	// Store keeps certificates beyond the life of the process. Nil is the store of the platform: winstore.Store (CurrentUser\My)
+	// on Windows and, in this version, [mtls.NoStore] elsewhere.
 	Store mtls.Store
 
 	// Attestation proves to IMDS what holds the key. Nil: certificates are requested without attestation.
@@ -95,10 +95,10 @@ func (o *ImdsV2MtlsCredentialOptions) check() error {
 // setDefaults fills in what the caller left open.
 func (o *ImdsV2MtlsCredentialOptions) setDefaults() {
 	if o.KeyProvider == nil {
-		o.KeyProvider = mtls.SoftwareKeys{}
+		o.KeyProvider = platformKeys()
 	}
 	if o.Store == nil {
-		o.Store = mtls.NoStore{}
+		o.Store = platformStore()
 	}
 	if o.Cache == nil {
 		o.Cache = &sharedCache

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net/url"
 	"regexp"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -85,11 +86,11 @@ func NewBinding(leaf *x509.Certificate, key Key, endpoint, clientID string) (*Bi
 	if err := checkEndpoint(endpoint); err != nil {
 		return nil, err
 	}
-	return &Binding{
-		Certificate: tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key, Leaf: leaf},
-		Endpoint:    endpoint,
-		ClientID:    clientID,
-	}, nil
+	certificate := tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key, Leaf: leaf}
+	if limited, ok := key.(signatureLimiter); ok {
+		certificate.SupportedSignatureAlgorithms = limited.SupportedSignatureAlgorithms()
+	}
+	return &Binding{Certificate: certificate, Endpoint: endpoint, ClientID: clientID}, nil
 }
 
 // checkEndpoint refuses a token endpoint to which a certificate must not be presented.
@@ -161,6 +162,14 @@ func (b *Binding) Strength() BindingStrength {
 		return key.Strength()
 	}
 	return StrengthNone
+}
+
+// signsPSS reports whether the key signs RSASSA-PSS, without which there is no TLS 1.3 (RFC 8446, section 4.2.3).
+func (b *Binding) signsPSS() bool {
+	schemes := b.Certificate.SupportedSignatureAlgorithms
+	return len(schemes) == 0 || slices.ContainsFunc(schemes, func(s tls.SignatureScheme) bool {
+		return s == tls.PSSWithSHA256 || s == tls.PSSWithSHA384 || s == tls.PSSWithSHA512
+	})
 }
 
 // expired reports that the binding cannot get a token any more.

@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/tls"
 	"fmt"
 )
 
@@ -40,10 +41,18 @@ func (s BindingStrength) String() string {
 
 // Key is the private key of a binding. It signs certificate requests and TLS handshakes and never leaves where it
 // lives. Implementations must be safe for concurrent use.
+//
+// One whose hardware cannot sign everything that an RSA key of its size could must say so by a method
+// SupportedSignatureAlgorithms() []tls.SignatureScheme; without RSASSA-PSS among them, connections use TLS 1.2.
 type Key interface {
 	crypto.Signer
 	// Strength says how well the key is protected.
 	Strength() BindingStrength
+}
+
+// signatureLimiter is a Key that cannot sign everything.
+type signatureLimiter interface {
+	SupportedSignatureAlgorithms() []tls.SignatureScheme
 }
 
 // KeyProvider gives the key for the next binding. It is asked at every mint. The key it returns must be an RSA key of

@@ -94,6 +94,9 @@ func (t *Transport) specialize(h *http.Transport) *http.Transport {
 		config = &tls.Config{}
 	}
 	config.MinVersion = max(config.MinVersion, tls.VersionTLS12)
+	if !t.binding.signsPSS() {
+		config.MaxVersion = tls.VersionTLS12
+	}
 	config.NextProtos = []string{"http/1.1"}
 	config.ClientSessionCache = nil                      // a session of another binding resumes with that binding's certificate
 	config.Renegotiation = tls.RenegotiateFreelyAsClient // one location of a server after the other may ask

@@ -4,11 +4,13 @@
 #   GOOS=windows go test -exec "$PWD/scripts/wine.sh" ./winstore
 #
 # Mounts and processes live in namespaces of their own, and end with the program. What it changes in the registry, and so in the
-# certificate stores, ends with it too, unless WINE_SAVE is set.
+# certificate stores, ends with it too, unless WINE_SAVE is set. Programs take turns: they share one Wine.
 set -euo pipefail
 project=$(cd "$(dirname "$0")/.." && pwd)
 export project root=$project/.tools/wine dir=$PWD
 
+exec 9>"$root.lock"
+flock 9
 exec unshare --mount --pid --fork --kill-child --propagation private bash -euc '
   mount -t proc proc "$root/proc"
   mkdir -p "$root$project"

@@ -31,6 +31,6 @@ func (Keys) Choose(context.Context) (mtls.Key, []PassedOver, error) { return nil
 type attestor struct{}
 
 // Attest returns an error that is [errors.ErrUnsupported].
-func (*KeyGuardAttestation) Attest(context.Context, mtls.AttestationRequest) (string, error) {
+func (attestor) Attest(context.Context, mtls.AttestationRequest) (string, error) {
 	return "", errUnsupported
 }
