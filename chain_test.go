@@ -50,7 +50,7 @@ func TestChainMovesOn(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", test.url)
-			cred, err := azmtls.NewImdsV2MtlsCredential(&azmtls.ImdsV2MtlsCredentialOptions{Cache: &mtls.Cache{}})
+			cred, err := azmtls.NewImdsV2MtlsCredential(&azmtls.ImdsV2MtlsCredentialOptions{Store: mtls.NoStore{}, Cache: &mtls.Cache{}})
 			require.NoError(t, err)
 			defer cred.Close()
 			chain, err := azidentity.NewChainedTokenCredential([]azcore.TokenCredential{cred, fallback{}}, nil)

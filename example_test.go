@@ -23,6 +23,7 @@ func ExampleNewImdsV2MtlsCredential() {
 	cred, err := azmtls.NewImdsV2MtlsCredential(&azmtls.ImdsV2MtlsCredentialOptions{
 		ClientOptions: server.ClientOptions(),
 		MTLSTransport: server.MTLSTransport(),
+		Store:         mtls.NoStore{},
 		Cache:         &mtls.Cache{},
 	})
 	if err != nil {
@@ -73,6 +74,7 @@ func ExampleImdsV2MtlsCredential_Client() {
 	cred, err := azmtls.NewImdsV2MtlsCredential(&azmtls.ImdsV2MtlsCredentialOptions{
 		ClientOptions: server.ClientOptions(),
 		MTLSTransport: server.MTLSTransport(),
+		Store:         mtls.NoStore{},
 		Cache:         &mtls.Cache{},
 	})
 	if err != nil {
@@ -96,6 +98,7 @@ func ExampleAuthenticationError() {
 	cred, err := azmtls.NewImdsV2MtlsCredential(&azmtls.ImdsV2MtlsCredentialOptions{
 		ClientOptions: server.ClientOptions(),
 		MTLSTransport: server.MTLSTransport(),
+		Store:         mtls.NoStore{},
 		Cache:         &mtls.Cache{},
 	})
 	if err != nil {

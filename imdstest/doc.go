@@ -6,4 +6,7 @@
 // [Server.Rejections] says why. Its certificates and tokens are real: the token endpoint and the resource demand a client
 // certificate of the simulator's authority, and a proof-of-possession token is accepted only on a connection with the
 // certificate it is bound to (RFC 8705). [Server.Inject] makes it fail in all the ways that networks and servers fail.
+//
+// Give a credential under test a Store and a Cache of its own, [mtls.NoStore] and a new [mtls.Cache] for instance: the default
+// store of Windows is the user's, where the certificate of a real machine may lie.
 package imdstest

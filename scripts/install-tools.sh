@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the real parts that the tests run against, where they are missing: a C compiler (for the race detector), OpenSSL,
-# Node.js, Azurite, Apache httpd and nginx. Run as root on a Debian machine it needs nothing else; elsewhere it says what to install.
+# Node.js, Azurite, Apache httpd, nginx and staticcheck. Run as root on a Debian machine it needs nothing else; elsewhere it says what to install.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -33,5 +33,12 @@ if [ ! -e "$stamp" ]; then
   rm -rf .tools/node_modules
   mkdir -p .tools
   npm install --prefix .tools --no-package-lock --no-save --no-audit --no-fund --loglevel=error "azurite@$azurite_version"
+  touch "$stamp"
+fi
+
+staticcheck=v0.8.2
+stamp=.tools/staticcheck-$staticcheck
+if [ ! -e "$stamp" ]; then
+  GOBIN=$PWD/.tools/bin go install "honnef.co/go/tools/cmd/staticcheck@$staticcheck"
   touch "$stamp"
 fi

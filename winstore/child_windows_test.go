@@ -20,6 +20,7 @@ var Roles = map[string]func(arguments []string) error{
 	"abandon": abandon,
 	"stress":  stress,
 	"attest":  attest,
+	"plant":   plantFile,
 }
 
 // Child is another process. It gets the lines that the test sends, and the test those that it prints.

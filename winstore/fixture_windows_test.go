@@ -30,40 +30,44 @@ func persistedKey(t testing.TB) *key {
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		_ = k.Close()
-		deleteCAPIKey(name)
+		deleteCAPIKey(name, capiProvider, windows.PROV_RSA_AES)
 	})
 	return k
 }
 
 func newCAPIKey(name string) (*key, error) {
-	const keyExchange = 1
-	open := func(flags uint32) (provider windows.Handle, err error) {
-		err = windows.CryptAcquireContext(&provider, windows.StringToUTF16Ptr(name), windows.StringToUTF16Ptr(capiProvider), windows.PROV_RSA_AES, flags)
-		return provider, failed("CryptAcquireContext", err)
+	native, err := generateCAPIKey(name, capiProvider, windows.PROV_RSA_AES, keyBits)
+	if err != nil {
+		return nil, err
 	}
-	maker, err := open(windows.CRYPT_NEWKEYSET)
+	return newKey(native, mtls.StrengthSoftware, container{provider: capiProvider, name: name, providerType: windows.PROV_RSA_AES, keySpec: native.spec})
+}
+
+func generateCAPIKey(name, provider string, providerType uint32, bits uintptr) (*capiKey, error) {
+	const keyExchange = 1
+	maker, err := acquireContext(name, provider, providerType, windows.CRYPT_NEWKEYSET)
 	if err != nil {
 		return nil, err
 	}
 	var generated windows.Handle
 	generate := windows.NewLazySystemDLL("advapi32.dll").NewProc("CryptGenKey")
-	ok, _, err := generate.Call(uintptr(maker), keyExchange, keyBits<<16, uintptr(unsafe.Pointer(&generated)))
+	ok, _, err := generate.Call(uintptr(maker), keyExchange, bits<<16, uintptr(unsafe.Pointer(&generated)))
 	if ok == 0 {
 		return nil, failed("CryptGenKey", err)
 	}
 	_ = cryptDestroyKey(generated)
 	_ = windows.CryptReleaseContext(maker, 0) // Wine writes the key now
-	provider, err := open(0)
-	if err != nil {
-		return nil, err
-	}
-	return newKey(&capiKey{provider: provider, spec: keyExchange}, mtls.StrengthSoftware, container{provider: capiProvider, name: name, providerType: windows.PROV_RSA_AES, keySpec: keyExchange})
+	opened, err := acquireContext(name, provider, providerType, 0)
+	return &capiKey{provider: opened, spec: keyExchange}, err
 }
 
-func deleteCAPIKey(name string) {
-	const deleteKeySet = windows.CRYPT_DELETEKEYSET
-	var none windows.Handle
-	_ = windows.CryptAcquireContext(&none, windows.StringToUTF16Ptr(name), windows.StringToUTF16Ptr(capiProvider), windows.PROV_RSA_AES, deleteKeySet)
+func acquireContext(name, provider string, providerType, flags uint32) (opened windows.Handle, err error) {
+	err = windows.CryptAcquireContext(&opened, windows.StringToUTF16Ptr(name), windows.StringToUTF16Ptr(provider), providerType, flags)
+	return opened, failed("CryptAcquireContext", err)
+}
+
+func deleteCAPIKey(name, provider string, providerType uint32) {
+	_, _ = acquireContext(name, provider, providerType, windows.CRYPT_DELETEKEYSET)
 }
 
 // testAuthority issues certificates with the issuer's name of the real ones.

@@ -2,6 +2,7 @@ package winstore_test
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"testing"
 
@@ -14,11 +15,10 @@ func TestMain(m *testing.M) {
 	if role == "" {
 		os.Exit(m.Run())
 	}
+	roles := maps.Clone(winstore.Roles)
+	roles["token"] = token
 	if err := roles[role](os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, role+":", err)
 		os.Exit(1)
 	}
 }
-
-// roles are what another process does in a test.
-var roles = winstore.Roles

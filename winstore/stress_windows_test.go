@@ -52,7 +52,7 @@ func stress(arguments []string) error {
 	if s.key, err = newCAPIKey(name); err != nil {
 		return err
 	}
-	defer deleteCAPIKey(name)
+	defer deleteCAPIKey(name, capiProvider, windows.PROV_RSA_AES)
 	if s.authority, err = newTestAuthority(); err != nil {
 		return err
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 	"github.com/azmtls/azmtls"
 	"github.com/azmtls/azmtls/imdstest"
+	"github.com/azmtls/azmtls/mtls"
 )
 
 func main() {
@@ -39,6 +40,7 @@ func run(ctx context.Context, azure, without bool) error {
 		server := imdstest.NewServer(nil)
 		defer server.Close()
 		options.ClientOptions, options.MTLSTransport = server.ClientOptions(), server.MTLSTransport()
+		options.Store = mtls.NoStore{} // on Windows: not the user's, where a real certificate may lie
 		if without {
 			server.Inject(imdstest.Fault{Endpoint: imdstest.Metadata, Kind: imdstest.KindRespond, Status: http.StatusNotFound})
 		}

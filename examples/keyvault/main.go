@@ -15,6 +15,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azsecrets"
 	"github.com/azmtls/azmtls"
 	"github.com/azmtls/azmtls/imdstest"
+	"github.com/azmtls/azmtls/mtls"
 )
 
 func main() {
@@ -36,6 +37,7 @@ func run(ctx context.Context, vault, name string) error {
 		server := imdstest.NewServer(&imdstest.Options{ResourceHandler: http.HandlerFunc(oneSecret)})
 		defer server.Close()
 		options.ClientOptions, options.MTLSTransport = server.ClientOptions(), server.MTLSTransport()
+		options.Store = mtls.NoStore{} // on Windows: not the user's, where a real certificate may lie
 		vault = server.ResourceURL()
 		clientOptions.DisableChallengeResourceVerification = true // the simulated vault is not in a vault's domain
 		server.Inject(imdstest.Fault{                             // a vault answers a request without a token with its challenge

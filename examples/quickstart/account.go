@@ -1,13 +1,11 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"time"
 
 	"github.com/azmtls/azmtls/imdstest"
-	"github.com/azmtls/azmtls/mtls"
 )
 
 // account writes what happens, step by step, with the time since the start.
@@ -26,32 +24,8 @@ func (a *account) detail(format string, args ...any) {
 	fmt.Fprintf(a, "    %6.3f s    %s\n", time.Since(a.start).Seconds(), fmt.Sprintf(format, args...))
 }
 
-func (a *account) counts(server *imdstest.Server, store *countingStore) {
+func (a *account) counts(server *imdstest.Server) {
 	c := server.Counts()
-	a.detail("so far: %d mints, %d evictions, %d tokens, %d requests to the resource (%d of them retries)",
-		c.Issued, store.evictions, c.TokenIssued, c.Resource+c.Faults, c.Faults)
-}
-
-// countingStore keeps the latest binding, as a real store would beyond the process, and counts evictions.
-type countingStore struct {
-	latest    *mtls.Binding
-	evictions int
-}
-
-func (s *countingStore) Load(context.Context, string) (*mtls.Binding, error) {
-	if s.latest == nil {
-		return nil, mtls.ErrNotFound
-	}
-	return s.latest, nil
-}
-
-func (s *countingStore) Save(_ context.Context, _ string, b *mtls.Binding) error {
-	s.latest = b
-	return nil
-}
-
-func (s *countingStore) DeleteAll(context.Context, string) error {
-	s.latest = nil
-	s.evictions++
-	return nil
+	a.detail("so far: %d mints, %d tokens, %d requests to the resource (%d of them retries)",
+		c.Issued, c.TokenIssued, c.Resource+c.Faults, c.Faults)
 }

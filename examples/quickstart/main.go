@@ -6,19 +6,21 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/log"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 	"github.com/azmtls/azmtls"
 	"github.com/azmtls/azmtls/imdstest"
 	"github.com/azmtls/azmtls/mtls"
+	"github.com/azmtls/azmtls/winstore"
 )
 
 func main() {
@@ -38,63 +40,61 @@ func main() {
 	}
 }
 
+// identity is one that no machine has: what the quickstart stores on Windows must not be taken for a real one's.
+const identity = azidentity.ResourceID("/azmtls/examples/quickstart")
+
 // simulated goes through the life of a certificate on loopback: minted, used, refused, replaced.
 func simulated(ctx context.Context, out *account) error {
+	listen(out, azmtls.EventRecovery, azmtls.EventBinding)
+	defer log.SetListener(nil)
 	server := imdstest.NewServer(nil)
 	defer server.Close()
-	store := &countingStore{}
+	out.step("Started IMDS v2, Entra and a protected resource on loopback.")
+	if err := forget(ctx, out); err != nil {
+		return err
+	}
 	cred, err := azmtls.NewImdsV2MtlsCredential(&azmtls.ImdsV2MtlsCredentialOptions{
+		ID:            identity,
 		ClientOptions: server.ClientOptions(), // finds the simulated IMDS
 		MTLSTransport: server.MTLSTransport(), // trusts the simulated Entra
-		Store:         store,
 		Cache:         &mtls.Cache{},
 	})
 	if err != nil {
 		return err
 	}
 	defer cred.Close()
-	out.step("Started IMDS v2, Entra and a protected resource on loopback.")
-
-	log.SetListener(func(event log.Event, message string) {
-		if event == azmtls.EventRecovery || event == azmtls.EventBinding {
-			out.detail("%s", message)
-		}
-	})
-	defer log.SetListener(nil)
 
 	client := cred.Client("https://resource.example/.default")
 	out.step("Calling the resource for the first time: no certificate, no token yet.")
-	if err := call(ctx, client, server, out); err != nil {
+	first, err := call(ctx, client, server, out)
+	if err != nil {
 		return err
 	}
-	out.counts(server, store)
 
 	out.step("Calling it again: certificate, token and connection are there.")
-	if err := call(ctx, client, server, out); err != nil {
+	if _, err := call(ctx, client, server, out); err != nil {
 		return err
 	}
-	out.counts(server, store)
 
-	refused := store.latest.Thumbprint()
-	server.Refuse(refused, unknownCA)
+	server.Refuse(first, unknownCA)
 	if err := cred.Close(); err != nil { // idle connections: those would go on working
 		return err
 	}
-	out.step("From now on the servers refuse certificate %s (TLS alert unknown_ca).", mtls.Mask(refused))
+	out.step("From now on the servers refuse certificate %s (TLS alert unknown_ca).", mtls.Mask(first))
 
 	out.step("Calling the resource as if nothing had happened.")
-	if err := call(ctx, client, server, out); err != nil {
+	second, err := call(ctx, client, server, out)
+	if err != nil {
 		return err
 	}
-	out.counts(server, store)
 
-	out.step("A bearer token for any other client, over mutual TLS with the new certificate %s.", mtls.Mask(store.latest.Thumbprint()))
+	out.step("A bearer token for any other client, over mutual TLS with the new certificate %s.", mtls.Mask(second))
 	token, err := cred.GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{"https://vault.azure.net/.default"}})
 	if err != nil {
 		return err
 	}
 	out.detail("expires in %s", time.Until(token.ExpiresOn).Round(time.Second))
-	out.counts(server, store)
+	out.counts(server)
 	if rejections := server.Rejections(); len(rejections) > 0 {
 		return fmt.Errorf("the simulator found fault with the requests: %v", rejections)
 	}
@@ -102,29 +102,51 @@ func simulated(ctx context.Context, out *account) error {
 	return nil
 }
 
+// forget removes the certificate that an earlier run left in CurrentUser\My, on Windows: it is good, but the simulator that
+// issued it is gone, and its token endpoint too. One whose key is gone goes by itself when it is looked at.
+func forget(ctx context.Context, out *account) error {
+	var store winstore.Store
+	alias := string(identity) + "#att=0"
+	if _, err := store.Load(ctx, alias); err != nil {
+		return nil // there is none, or this is not Windows
+	}
+	out.step("Removing the certificate of an earlier run, whose simulator is gone.")
+	return store.DeleteAll(ctx, alias)
+}
+
+// listen shows what the library logs.
+func listen(out *account, events ...log.Event) {
+	log.SetListener(func(event log.Event, message string) {
+		if slices.Contains(events, event) {
+			out.detail("%s", message)
+		}
+	})
+}
+
 const unknownCA = 48 // RFC 8446, section 6
 
-// call sends one request to the protected resource.
-func call(ctx context.Context, client *http.Client, server *imdstest.Server, out *account) error {
+// call sends one request to the protected resource and returns the thumbprint of the certificate that the resource saw.
+func call(ctx context.Context, client *http.Client, server *imdstest.Server, out *account) (thumbprint string, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, server.ResourceURL(), nil)
 	if err != nil {
-		return err
+		return "", err
 	}
 	start := time.Now()
 	resp, err := client.Do(req)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return err
-	}
-	out.detail("=> %s after %s: %s", resp.Status, time.Since(start).Round(time.Millisecond), strings.TrimSpace(string(body)))
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("the resource answered %s", resp.Status)
+		return "", fmt.Errorf("the resource answered %s", resp.Status)
 	}
-	return nil
+	var caller struct{ Scheme, Certificate string }
+	if err := json.NewDecoder(resp.Body).Decode(&caller); err != nil {
+		return "", fmt.Errorf("the answer of the resource: %w", err)
+	}
+	out.detail("=> %s after %s: scheme %s, certificate %s", resp.Status, time.Since(start).Round(time.Millisecond), caller.Scheme, mtls.Mask(caller.Certificate))
+	out.counts(server)
+	return caller.Certificate, nil
 }
 
 // onAzure gets a token from the machine's own IMDS.
@@ -134,11 +156,7 @@ func onAzure(ctx context.Context, out *account, scope string) error {
 		return err
 	}
 	defer cred.Close()
-	log.SetListener(func(event log.Event, message string) {
-		if strings.HasPrefix(string(event), "azmtls.") {
-			out.detail("%s", message)
-		}
-	})
+	listen(out, azmtls.EventRecovery, azmtls.EventBinding, azmtls.EventAuthentication)
 	defer log.SetListener(nil)
 	out.step("Asking IMDS v2 for a certificate, and Entra for a token for %s.", scope)
 	token, err := cred.GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{scope}})

@@ -18,6 +18,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob"
 	"github.com/azmtls/azmtls"
 	"github.com/azmtls/azmtls/imdstest"
+	"github.com/azmtls/azmtls/mtls"
 )
 
 func main() {
@@ -37,6 +38,7 @@ func run(ctx context.Context, account string) error {
 		server := imdstest.NewServer(&imdstest.Options{ResourceHandler: &oneBlob{}})
 		defer server.Close()
 		options.ClientOptions, options.MTLSTransport = server.ClientOptions(), server.MTLSTransport()
+		options.Store = mtls.NoStore{} // on Windows: not the user's, where a real certificate may lie
 		account = server.ResourceURL()
 	}
 	cred, err := azmtls.NewImdsV2MtlsCredential(options)

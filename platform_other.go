@@ -1,0 +1,8 @@
+//go:build !windows
+
+package azmtls
+
+import "github.com/azmtls/azmtls/mtls"
+
+func platformKeys() mtls.KeyProvider { return mtls.SoftwareKeys{} }
+func platformStore() mtls.Store      { return mtls.NoStore{} }
