@@ -81,7 +81,7 @@ func newCredential(options *ImdsV2MtlsCredentialOptions, env environment) (*Imds
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", credName, err)
 	}
-	c.source = mtls.Source{Alias: o.alias(id), Endpoint: c.imds.Endpoint(), Keys: o.KeyProvider, Store: o.Store, Mint: c.mint}
+	c.source = mtls.Source{Alias: o.alias(id), Endpoint: c.imds.Endpoint(), Keys: o.KeyProvider, MinStrength: o.MinBindingStrength, Store: o.Store, Mint: c.mint}
 	c.pools.template = o.MTLSTransport
 	c.pipeline = c.newPipeline()
 	c.tracer = o.TracingProvider.NewTracer(credName, version)

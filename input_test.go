@@ -91,17 +91,17 @@ func TestKeys(t *testing.T) {
 	require.Zero(t, f.server.Counts(), "no network call")
 
 	f.keys.err = nil
-	f.plant()
+	weak := f.plant().Thumbprint()
 	_, err = f.token(vault)
 	require.ErrorContains(t, err, "MinBindingStrength", "a binding from the store is held to it as well")
 	require.Zero(t, f.server.Counts())
-	require.Zero(t, f.store.evicted(), "it may be good enough for another credential")
 
 	f.keys.strength = mtls.StrengthTPM
-	strong := newFixture(t, imdstest.Options{}, func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.MinBindingStrength = mtls.StrengthTPM })
-	strong.keys.strength = mtls.StrengthTPM
-	_, err = strong.token(vault)
-	require.NoError(t, err)
+	_, err = f.token(vault)
+	require.NoError(t, err, "it is not in the way of a stronger one")
+	require.Equal(t, 1, f.server.Counts().Issued)
+	require.Zero(t, f.server.Presented(weak))
+	require.Zero(t, f.store.evicted(), "it may be good enough for another credential")
 }
 
 type nilKeys struct{}

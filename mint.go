@@ -48,13 +48,9 @@ func (c *ImdsV2MtlsCredential) key(ctx context.Context) (mtls.Key, error) {
 	case key == nil:
 		return nil, errors.New("the key provider returned a nil Key and no error")
 	case key.Strength() < c.options.MinBindingStrength:
-		return nil, weakKeyError(key.Strength(), c.options.MinBindingStrength)
+		return nil, fmt.Errorf("the key of the binding has strength %s where MinBindingStrength demands %s; nothing was sent", key.Strength(), c.options.MinBindingStrength)
 	}
 	return key, nil
-}
-
-func weakKeyError(has, needs mtls.BindingStrength) error {
-	return fmt.Errorf("the key of the binding has strength %s where MinBindingStrength demands %s; nothing was sent", has, needs)
 }
 
 // attest returns the attestation JWT of the key, empty if the credential does not attest.

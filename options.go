@@ -55,7 +55,8 @@ type ImdsV2MtlsCredentialOptions struct {
 	// TokenType says which tokens to get. The default is [TokenTypeAuto].
 	TokenType TokenType
 
-	// MinBindingStrength is the weakest key that is acceptable. A weaker one is refused before any network call.
+	// MinBindingStrength is the weakest key that is acceptable. A weaker one is refused before any network call, and a stored
+	// binding with a weaker one is not used.
 	MinBindingStrength mtls.BindingStrength
 
 	// KeyProvider provides the keys of certificates. Nil is the strongest provider that the platform has: winstore.Keys on

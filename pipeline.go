@@ -109,9 +109,6 @@ func (p bindPolicy) Do(req *policy.Request) (*http.Response, error) {
 		return nil, mtls.NonRetriable(errors.New("the request is not one for a token"))
 	}
 	b, err := p.c.options.Cache.GetOrMint(ctx, p.c.source)
-	if err == nil && b.Strength() < p.c.options.MinBindingStrength {
-		err = weakKeyError(b.Strength(), p.c.options.MinBindingStrength)
-	}
 	if err == nil {
 		err = x.request.Prepare(req, b)
 	}

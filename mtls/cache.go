@@ -17,6 +17,8 @@ type Source struct {
 	Endpoint string
 	// Keys provides the key of the binding. The Cache only compares it; Mint is what asks it.
 	Keys KeyProvider
+	// MinStrength is the weakest key of a binding from the store; weaker ones are left there for others. Mint sees to its own.
+	MinStrength BindingStrength
 	// Store keeps the binding beyond the process. Nil is NoStore{}.
 	Store Store
 	// Mint makes a new binding.
@@ -24,7 +26,7 @@ type Source struct {
 }
 
 // Cache keeps bindings in memory over the store of each source. Sources share an entry only when alias, endpoint, key
-// provider and store are the same; a provider or store whose type does not allow == is told apart by its type alone, so
+// provider, strength and store are the same; a provider or store whose type does not allow == is told apart by its type alone, so
 // give such a one a Cache of its own. The zero value is ready, and safe for concurrent use.
 type Cache struct {
 	// Time returns the current time. Nil is time.Now. It must be set before first use.
@@ -37,6 +39,7 @@ type Cache struct {
 type identity struct {
 	alias, endpoint string
 	keys, store     any
+	minStrength     BindingStrength
 }
 
 // GetOrMint returns the binding of the source: from memory, else from the store, else a new one. Concurrent callers share
@@ -76,7 +79,7 @@ func (c *Cache) load(ctx context.Context, e *entry, src Source) *Binding {
 		return nil
 	}
 	if err == nil {
-		err = c.refuse(e, b)
+		err = c.refuse(e, src, b)
 	}
 	if err != nil {
 		Logf(EventBinding, "no binding of %s taken from the store: %v", Mask(src.Alias), err)
@@ -87,10 +90,12 @@ func (c *Cache) load(ctx context.Context, e *entry, src Source) *Binding {
 }
 
 // refuse reports why a stored binding must not be used, nil if it may.
-func (c *Cache) refuse(e *entry, b *Binding) error {
+func (c *Cache) refuse(e *entry, src Source, b *Binding) error {
 	switch err := b.complete(); {
 	case err != nil:
 		return err
+	case b.Strength() < src.MinStrength:
+		return fmt.Errorf("its key has strength %s where %s is demanded", b.Strength(), src.MinStrength)
 	case !b.Cacheable(c.now()):
 		return fmt.Errorf("it is usable for less than %s", minRemaining)
 	case e.isRejected(b.Thumbprint()):
@@ -192,7 +197,7 @@ func (c *Cache) Accepted(src Source, b *Binding, resource string) {
 }
 
 func (c *Cache) entry(src Source) *entry {
-	id := identity{alias: src.Alias, endpoint: src.Endpoint, keys: mapKey(src.Keys), store: mapKey(src.store())}
+	id := identity{alias: src.Alias, endpoint: src.Endpoint, keys: mapKey(src.Keys), store: mapKey(src.store()), minStrength: src.MinStrength}
 	if e, ok := c.entries.Load(id); ok {
 		return e.(*entry)
 	}

@@ -24,19 +24,24 @@ func acquireKey(certificate *windows.CertContext) (*key, error) {
 	if !ours {
 		owner = windows.CertDuplicateCertificateContext(certificate)
 	}
-	if spec != windows.CERT_NCRYPT_KEY_SPEC {
-		return newKey(&capiKey{provider: handle, spec: spec, borrowed: owner}, mtls.StrengthSoftware, info)
-	}
-	native := &ncryptKey{handle: handle, borrowed: owner}
-	return newKey(native, strengthOf(native, info.provider), info)
+	return acquiredKey(handle, spec, owner, info)
 }
 
-func strengthOf(k cngKey, provider string) mtls.BindingStrength {
+// acquiredKey makes a key of either kind of handle. One that has an owner lives as long as that.
+func acquiredKey(handle windows.Handle, spec uint32, owner *windows.CertContext, c container) (*key, error) {
+	if spec != windows.CERT_NCRYPT_KEY_SPEC {
+		return newKey(&capiKey{provider: handle, spec: spec, borrowed: owner}, mtls.StrengthSoftware, c)
+	}
+	native := &ncryptKey{handle: handle, borrowed: owner}
+	return newKey(native, strengthOf(native, c.provider, ncrypt{}), c)
+}
+
+func strengthOf(k cngKey, provider string, storage keyStorage) mtls.BindingStrength {
 	switch {
-	case provider == platformProvider && ncrypt{}.inHardware(provider):
-		return mtls.StrengthTPM
 	case k.isolated():
 		return mtls.StrengthKeyGuard
+	case provider == platformProvider && storage.inHardware(provider):
+		return mtls.StrengthTPM
 	}
 	return mtls.StrengthSoftware
 }

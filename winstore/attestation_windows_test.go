@@ -210,7 +210,7 @@ func TestAttestationLibraryIsLookedFor(t *testing.T) {
 
 // attest is a process that has a key attested by the library of a path, or the installed one.
 func attest(arguments []string) error {
-	k, err := software.key(ncrypt{})
+	k, err := software.key(context.Background(), ncrypt{})
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package winstore
 
 import (
+	"context"
 	"crypto"
 	"crypto/rand"
 	"crypto/rsa"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/azmtls/azmtls/mtls"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/windows"
 )
 
 func smallKey(t *testing.T) *rsa.PrivateKey {
@@ -33,7 +35,7 @@ func digestOf(hash crypto.Hash) []byte {
 
 // softwareKey is a real key of CNG.
 func softwareKey(t *testing.T) *key {
-	k, err := software.key(ncrypt{})
+	k, err := software.key(context.Background(), ncrypt{})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, k.Close()) })
 	return k
@@ -85,6 +87,33 @@ func signAndVerify(k *key, hash crypto.Hash, pss bool) error {
 		return err
 	}
 	return rsa.VerifyPKCS1v15(k.public, hash, digest, signature)
+}
+
+// Windows returns a handle of CNG for a certificate whose key is there. Wine never does, so the handle comes from elsewhere.
+func TestAcquiredHandleOfCNG(t *testing.T) {
+	made, err := ncrypt{}.create(softwareProvider, "azmtls-test", 0)
+	require.NoError(t, err)
+	c := container{provider: softwareProvider, name: "azmtls-test"}
+	k, err := acquiredKey(made.(*ncryptKey).handle, windows.CERT_NCRYPT_KEY_SPEC, nil, c)
+	require.NoError(t, err)
+	require.Equal(t, c, k.container)
+	require.Equal(t, mtls.StrengthSoftware, k.Strength())
+	require.NoError(t, signAndVerify(k, crypto.SHA256, true))
+	require.NoError(t, k.Close())
+}
+
+// A handle that belongs to a certificate is not ours to close, and lasts as long as the certificate that we hold for it.
+func TestBorrowedHandle(t *testing.T) {
+	lender := persistedKey(t)
+	f := newFixture(t)
+	der := f.certificate(lender.Public(), clientID, 9*day).Raw
+	owner, err := windows.CertCreateCertificateContext(encoding, &der[0], uint32(len(der)))
+	require.NoError(t, err)
+	k, err := acquiredKey(lender.native.(*capiKey).provider, lender.container.keySpec, owner, lender.container)
+	require.NoError(t, err)
+	require.NoError(t, signAndVerify(k, crypto.SHA256, false))
+	require.NoError(t, k.Close())
+	require.NoError(t, signAndVerify(lender, crypto.SHA256, false), "its handle is still open")
 }
 
 // A key of CryptoAPI says that it cannot sign RSASSA-PSS, so that TLS does not ask it to.

@@ -52,9 +52,12 @@ func choose(ctx context.Context, storage keyStorage) (mtls.Key, []PassedOver, er
 		if err := ctx.Err(); err != nil {
 			return nil, passedOver, fmt.Errorf("winstore: looking for a key: %w", err)
 		}
-		k, err := t.key(storage)
-		if err == nil {
+		k, err := t.key(ctx, storage)
+		switch {
+		case err == nil:
 			return k, passedOver, nil
+		case errors.Is(err, context.DeadlineExceeded):
+			return nil, passedOver, err
 		}
 		passedOver = append(passedOver, PassedOver{Provider: t.provider, Strength: t.strength, Err: err})
 	}
@@ -62,21 +65,29 @@ func choose(ctx context.Context, storage keyStorage) (mtls.Key, []PassedOver, er
 	return k, passedOver, err
 }
 
-// keyLockWait is how long a process waits for another one to make a key, which takes a TPM seconds.
-const keyLockWait = 10 * time.Second
+// keyTurnWait is how long a process waits for another one to make a key, which takes a TPM seconds.
+const keyTurnWait = 10 * time.Second
 
 // key returns the tier's key, made anew if it is not there or dead. Processes take turns at that, lest one makes a key anew
-// that another has just got a certificate for; one that does not get its turn goes ahead.
-func (t tier) key(storage keyStorage) (*key, error) {
+// that another has just got a certificate for; one that does not get its turn in all that time goes ahead.
+func (t tier) key(ctx context.Context, storage keyStorage) (*key, error) {
+	wait := keyTurnWait
+	if deadline, ok := ctx.Deadline(); ok {
+		wait = max(0, min(wait, time.Until(deadline)))
+	}
 	var k *key
 	obtain := func() (err error) {
 		k, err = t.obtain(storage)
 		return err
 	}
-	err := withLock(scoped("AZMTLS_KEY_"+t.name), keyLockWait, obtain)
-	if errors.Is(err, errBusy) {
-		err = obtain()
+	err := withLock(scoped("AZMTLS_KEY_"+t.name), wait, obtain)
+	switch {
+	case !errors.Is(err, errBusy):
+		return k, err
+	case wait < keyTurnWait:
+		return nil, fmt.Errorf("winstore: another process is making key %s: %w", t.name, context.DeadlineExceeded)
 	}
+	err = obtain()
 	return k, err
 }
 

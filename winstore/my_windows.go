@@ -144,10 +144,15 @@ func (e entry) der() []byte {
 
 func (e entry) parse() (*x509.Certificate, error) { return x509.ParseCertificate(e.der()) }
 
-// remove deletes the certificate, and not its key: that may serve the next one.
+// remove deletes the certificate, and not its key: that may serve the next one. One that another program has deleted meanwhile
+// is as good as deleted.
 func (e entry) remove() error {
 	// The function frees the context, whatever it returns.
-	return failed("CertDeleteCertificateFromStore", windows.CertDeleteCertificateFromStore(windows.CertDuplicateCertificateContext(e.context)))
+	err := windows.CertDeleteCertificateFromStore(windows.CertDuplicateCertificateContext(e.context))
+	if is(err, windows.CRYPT_E_NOT_FOUND, windows.Handle(windows.ERROR_FILE_NOT_FOUND)) {
+		return nil
+	}
+	return failed("CertDeleteCertificateFromStore", err)
 }
 
 // add stores a certificate under a friendly name, linked to its key if that is anywhere. Both are set before it is stored: a property that is set

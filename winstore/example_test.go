@@ -1,0 +1,44 @@
+package winstore_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/azmtls/azmtls"
+	"github.com/azmtls/azmtls/mtls"
+	"github.com/azmtls/azmtls/winstore"
+)
+
+// On Windows, nil options have a Store and Keys. What is stored for an identity can be removed by its alias: the identity's id
+// as configured, or system_assigned_managed_identity, and whether it is attested.
+func ExampleStore() {
+	err := winstore.Store{}.DeleteAll(context.Background(), "system_assigned_managed_identity#att=0")
+	if errors.Is(err, errors.ErrUnsupported) {
+		fmt.Println("this is not Windows")
+	}
+}
+
+// Why a machine has no stronger key.
+func ExampleKeys_Choose() {
+	key, passedOver, err := winstore.Keys{}.Choose(context.Background())
+	for _, p := range passedOver {
+		fmt.Printf("no %s key from %s: %v\n", p.Strength, p.Provider, p.Err)
+	}
+	if err == nil {
+		fmt.Println("using a key of strength", key.Strength())
+	}
+}
+
+// Certificates for KeyGuard keys only, attested.
+func ExampleKeyGuardAttestation() {
+	cred, err := azmtls.NewImdsV2MtlsCredential(&azmtls.ImdsV2MtlsCredentialOptions{
+		Attestation:        &winstore.KeyGuardAttestation{},
+		MinBindingStrength: mtls.StrengthKeyGuard,
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer cred.Close()
+}
