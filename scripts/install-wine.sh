@@ -31,5 +31,7 @@ mmdebstrap --quiet --variant=apt --mode=root --aptopt='APT::Install-Recommends "
 [ -e "$root/dev/null" ] || mknod -m 666 "$root/dev/null" c 1 3
 [ -e "$root/dev/urandom" ] || mknod -m 666 "$root/dev/urandom" c 1 9
 mkdir -p "$root/prefix"
-WINE_SAVE=1 ./scripts/wine.sh wineboot -i >"$root/install.log" 2>&1 || { cat "$root/install.log" >&2; exit 1; }
+./scripts/wine.sh wineboot -i >"$root/install.log" 2>&1 || { cat "$root/install.log" >&2; exit 1; }
+mkdir "$root/registry"
+cp "$root"/prefix/*.reg "$root/registry/"
 touch "$root/ready"

@@ -3,14 +3,15 @@
 #
 #   GOOS=windows go test -exec "$PWD/scripts/wine.sh" ./winstore
 #
-# Mounts and processes live in namespaces of their own, and end with the program. What it changes in the registry, and so in the
-# certificate stores, ends with it too, unless WINE_SAVE is set. Programs take turns: they share one Wine.
+# Mounts and processes live in namespaces of their own, and end with the program. Each program finds the registry, and in it the
+# certificate store, as Wine's installation left it. Programs take turns: they share one Wine.
 set -euo pipefail
 project=$(cd "$(dirname "$0")/.." && pwd)
 export project root=$project/.tools/wine dir=$PWD
 
 exec 9>"$root.lock"
 flock 9
+[ ! -d "$root/registry" ] || cp "$root"/registry/*.reg "$root/prefix/"
 exec unshare --mount --pid --fork --kill-child --propagation private bash -euc '
   mount -t proc proc "$root/proc"
   mkdir -p "$root$project"
@@ -19,6 +20,6 @@ exec unshare --mount --pid --fork --kill-child --propagation private bash -euc '
   unset DISPLAY WAYLAND_DISPLAY
   status=0
   chroot "$root" /bin/sh -c "cd \"\$dir\" && exec /usr/lib/wine/wine64 \"\$@\"" wine "$@" || status=$?
-  [ -z "${WINE_SAVE:-}" ] || chroot "$root" /usr/lib/wine/wineserver -w
+  [ -d "$root/registry" ] || chroot "$root" /usr/lib/wine/wineserver -w
   exit "$status"
 ' wine "$@"

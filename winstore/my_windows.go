@@ -41,7 +41,9 @@ var turnNames = scoped("AZMTLS_MY")
 
 // readMy returns the entries of an alias. It does so out of turn rather than not at all.
 func readMy(alias string) (own entries, err error) {
+	ran := false
 	read := func() error {
+		ran = true
 		m, err := openMy(windows.CERT_STORE_READONLY_FLAG)
 		if err != nil {
 			return err
@@ -50,7 +52,7 @@ func readMy(alias string) (own entries, err error) {
 		own, err = m.of(alias)
 		return err
 	}
-	if err = withLock(turnNames, turnWait, read); errors.Is(err, errBusy) {
+	if err = withLock(turnNames, turnWait, read); !ran {
 		err = read()
 	}
 	return own, err
@@ -155,8 +157,8 @@ func (e entry) remove() error {
 	return failed("CertDeleteCertificateFromStore", err)
 }
 
-// add stores a certificate under a friendly name, linked to its key if that is anywhere. Both are set before it is stored: a property that is set
-// on a stored certificate can get lost. One that is there already, under whatever name, is left as it is.
+// add stores a certificate under a friendly name, linked to its key if that is anywhere. Both are set before it is stored: a
+// property that is set on a stored certificate can get lost. One that is there already, under whatever name, is left as it is.
 func (m *my) add(der []byte, name string, key container) error {
 	context, err := windows.CertCreateCertificateContext(encoding, &der[0], uint32(len(der)))
 	if err != nil {

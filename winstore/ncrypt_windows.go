@@ -82,19 +82,20 @@ func (ncrypt) inHardware(provider string) bool {
 	}
 	defer ncryptFreeObject(storage)
 	const implHardware = 1
-	value := flagsProperty(storage, "Impl Type")
-	return value&implHardware != 0
+	return flagsProperty(storage, "Impl Type")&implHardware != 0
 }
 
 // flagsProperty reads a property of bits, 0 if the object does not have it.
 func flagsProperty(object windows.Handle, name string) uint32 {
-	var value [4]byte
-	var size uint32
-	err := ncryptGetProperty(object, windows.StringToUTF16Ptr(name), &value[0], uint32(len(value)), &size, ncryptSilent)
-	if err != nil || size > uint32(len(value)) {
+	data, err := sized(func(data *byte, size *uint32) error {
+		return ncryptGetProperty(object, windows.StringToUTF16Ptr(name), data, *size, size, ncryptSilent)
+	})
+	if err != nil {
 		return 0
 	}
-	return binary.LittleEndian.Uint32(value[:])
+	var word [4]byte
+	copy(word[:], data)
+	return binary.LittleEndian.Uint32(word[:])
 }
 
 func openProvider(name string) (windows.Handle, error) {
@@ -113,11 +114,20 @@ type ncryptKey struct {
 	borrowed *windows.CertContext // what the handle belongs to and lives as long as, if it is not ours
 }
 
+// finalize sets what must be known of a key before it is made: its size, that it cannot be exported, what it may be used for.
 func (k *ncryptKey) finalize(usage uint32) error {
-	for property, value := range map[string]uint32{"Length": keyBits, "Export Policy": 0, "Key Usage": usage} {
-		word := binary.LittleEndian.AppendUint32(nil, value)
-		if err := ncryptSetProperty(k.handle, windows.StringToUTF16Ptr(property), &word[0], uint32(len(word)), ncryptSilent); err != nil {
-			return fmt.Errorf("property %q of the new key: %w", property, failed("NCryptSetProperty", err))
+	for _, p := range []struct {
+		name  string
+		value uint32
+		flags uint32
+	}{
+		{"Length", keyBits, 0},
+		{"Export Policy", 0, ncryptPersist},
+		{"Key Usage", usage, ncryptPersist},
+	} {
+		word := binary.LittleEndian.AppendUint32(nil, p.value)
+		if err := ncryptSetProperty(k.handle, windows.StringToUTF16Ptr(p.name), &word[0], uint32(len(word)), p.flags|ncryptSilent); err != nil {
+			return fmt.Errorf("property %q of the new key: %w", p.name, failed("NCryptSetProperty", err))
 		}
 	}
 	return failed("NCryptFinalizeKey", ncryptFinalizeKey(k.handle, ncryptSilent))

@@ -75,7 +75,7 @@ func candidates(own entries, now time.Time) []candidate {
 	var usable []candidate
 	for _, e := range own {
 		leaf, err := e.parse()
-		if err == nil && (&mtls.Binding{Certificate: tls.Certificate{Leaf: leaf}}).Cacheable(now) {
+		if err == nil && unbound(leaf).Cacheable(now) {
 			usable = append(usable, candidate{e, leaf})
 		}
 	}
@@ -147,12 +147,17 @@ func save(alias string, b *mtls.Binding, now time.Time) error {
 	})
 }
 
-// outlast reports that one of the entries, itself not expired, is good for at least as long as the certificate.
+// outlast reports that one of the entries, which can itself still get tokens, is good for at least as long as the certificate.
 func (all entries) outlast(leaf *x509.Certificate, now time.Time) bool {
 	return slices.ContainsFunc(all, func(e entry) bool {
 		stored, err := e.parse()
-		return err == nil && stored.NotAfter.After(now) && !stored.NotAfter.Before(leaf.NotAfter)
+		return err == nil && unbound(stored).UsableUntil().After(now) && !stored.NotAfter.Before(leaf.NotAfter)
 	})
+}
+
+// unbound returns a binding of which only the certificate is known.
+func unbound(leaf *x509.Certificate) *mtls.Binding {
+	return &mtls.Binding{Certificate: tls.Certificate{Leaf: leaf}}
 }
 
 // change runs f on the store and the alias's entries in it, while no other process changes those, and commits.

@@ -94,6 +94,33 @@ func TestLoadWantsOpenTokenWindow(t *testing.T) {
 	f.save(b)
 	require.Equal(t, b.Thumbprint(), f.loadedAt(end.Add(-time.Second)))
 	require.Empty(t, f.loadedAt(end))
+
+	fresh := f.bindingFor(7 * day)
+	f.save(fresh)
+	require.NotContains(t, f.stored(f.alias), fresh.Thumbprint(), "the one that is there is good for longer")
+	require.NoError(t, save(f.alias, fresh, end))
+	require.Equal(t, fresh.Thumbprint(), f.loadedAt(end), "the one that is there gets no tokens any more")
+}
+
+// Reading goes on without its turn when another process hangs in its own.
+func TestLoadOutOfTurn(t *testing.T) {
+	f := newFixture(t)
+	b := f.bindingFor(9 * day)
+	f.save(b)
+	held, release := make(chan struct{}), make(chan struct{})
+	done := make(chan error)
+	go func() {
+		done <- withLock(turnNames, turnWait, func() error {
+			close(held)
+			<-release
+			return nil
+		})
+	}()
+	<-held
+	require.Equal(t, b.Thumbprint(), f.loaded())
+	require.ErrorIs(t, save(f.alias, f.bindingFor(10*day), f.now), errBusy)
+	close(release)
+	require.NoError(t, <-done)
 }
 
 func TestSavePrunesOnlyExpired(t *testing.T) {

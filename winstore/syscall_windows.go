@@ -32,6 +32,7 @@ const (
 	certStoreControlCommit   = 3
 
 	ncryptSilent         = 0x40
+	ncryptPersist        = 0x80000000
 	ncryptOverwriteKey   = 0x80
 	ncryptVirtualIso     = 0x20000
 	ncryptPerBootKey     = 0x40000
