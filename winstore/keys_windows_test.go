@@ -2,6 +2,7 @@ package winstore
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"syscall"
 	"testing"
@@ -130,6 +131,9 @@ func TestKeyIsKeptThroughTrouble(t *testing.T) {
 		"device not ready":    {syscall.Errno(windows.NTE_DEVICE_NOT_READY), false},
 		"access denied":       {windows.ERROR_ACCESS_DENIED, false},
 		"service unreachable": {windows.RPC_S_SERVER_UNAVAILABLE, false},
+		"service, as HRESULT": {syscall.Errno(0x800706BA), false},
+		"TPM is locked":       {syscall.Errno(windows.TPM_20_E_LOCKOUT), false},
+		"TPM services":        {syscall.Errno(windows.TBS_E_SERVICE_NOT_RUNNING), false},
 		"temporary profile":   {syscall.Errno(windows.NTE_TEMPORARY_PROFILE), false},
 		"data is corrupted":   {syscall.Errno(windows.NTE_BAD_DATA), true},
 		"keyset is corrupted": {syscall.Errno(windows.NTE_KEYSET_ENTRY_BAD), true},
@@ -142,7 +146,7 @@ func TestKeyIsKeptThroughTrouble(t *testing.T) {
 			require.Equal(t, test.replaced, k.Strength() == mtls.StrengthKeyGuard)
 			require.Equal(t, test.replaced, storage.events[1] == "replaced KeyGuardRSAKey")
 			if !test.replaced {
-				require.ErrorIs(t, passedOver[0].Err, test.code)
+				require.ErrorContains(t, passedOver[0].Err, fmt.Sprintf("0x%08X", uint32(test.code)))
 			}
 		})
 	}
@@ -218,5 +222,7 @@ func TestStatusErrors(t *testing.T) {
 	require.EqualError(t, failed("F", syscall.Errno(windows.NTE_BAD_KEYSET)), "F: 0x80090016 (NTE_BAD_KEYSET)")
 	require.Contains(t, failed("F", syscall.Errno(0x8BADF00D)).Error(), "F: 0x8BADF00D (")
 	require.ErrorIs(t, failed("F", windows.ERROR_ACCESS_DENIED), windows.ERROR_ACCESS_DENIED)
+	require.EqualError(t, failed("F", syscall.Errno(0x80070005)), "F: 0x80070005 (ERROR_ACCESS_DENIED)")
+	require.ErrorIs(t, failed("F", syscall.Errno(0x80070005)), windows.ERROR_ACCESS_DENIED)
 	require.NoError(t, failed("F", nil))
 }

@@ -31,36 +31,24 @@ type cngKey interface {
 type ncrypt struct{}
 
 func (ncrypt) open(provider, name string) (cngKey, error) {
-	storage, err := openProvider(provider)
+	k := &ncryptKey{}
+	err := withProvider(provider, name, func(storage windows.Handle, name *uint16) error {
+		return failed("NCryptOpenKey", ncryptOpenKey(storage, &k.handle, name, 0, ncryptSilent))
+	})
 	if err != nil {
 		return nil, err
 	}
-	defer ncryptFreeObject(storage)
-	wide, err := windows.UTF16PtrFromString(name)
-	if err != nil {
-		return nil, err
-	}
-	var handle windows.Handle
-	if err := ncryptOpenKey(storage, &handle, wide, 0, ncryptSilent); err != nil {
-		return nil, failed("NCryptOpenKey", err)
-	}
-	return &ncryptKey{handle: handle}, nil
+	return k, nil
 }
 
 // create makes an RSA key that cannot be exported.
 func (ncrypt) create(provider, name string, flags uint32) (cngKey, error) {
-	storage, err := openProvider(provider)
-	if err != nil {
-		return nil, err
-	}
-	defer ncryptFreeObject(storage)
-	wide, err := windows.UTF16PtrFromString(name)
-	if err != nil {
-		return nil, err
-	}
 	k := &ncryptKey{}
-	if err := ncryptCreatePersistedKey(storage, &k.handle, windows.StringToUTF16Ptr("RSA"), wide, 0, flags); err != nil {
-		return nil, failed("NCryptCreatePersistedKey", err)
+	err := withProvider(provider, name, func(storage windows.Handle, name *uint16) error {
+		return failed("NCryptCreatePersistedKey", ncryptCreatePersistedKey(storage, &k.handle, windows.StringToUTF16Ptr("RSA"), name, 0, flags))
+	})
+	if err != nil {
+		return nil, err
 	}
 	usage := uint32(ncryptAllowSigning)
 	if flags&ncryptVirtualIso != 0 {
@@ -71,6 +59,20 @@ func (ncrypt) create(provider, name string, flags uint32) (cngKey, error) {
 		return nil, err
 	}
 	return k, nil
+}
+
+// withProvider opens a provider of keys for as long as f runs.
+func withProvider(provider, key string, f func(storage windows.Handle, key *uint16) error) error {
+	wide, err := windows.UTF16PtrFromString(key)
+	if err != nil {
+		return err
+	}
+	storage, err := openProvider(provider)
+	if err != nil {
+		return err
+	}
+	defer ncryptFreeObject(storage)
+	return f(storage, wide)
 }
 
 // inHardware reads the property that says that a provider keeps its keys in hardware. Windows knows the name of the TPM's provider
@@ -126,7 +128,11 @@ func (k *ncryptKey) finalize(usage uint32) error {
 		{"Key Usage", usage, ncryptPersist},
 	} {
 		word := binary.LittleEndian.AppendUint32(nil, p.value)
-		if err := ncryptSetProperty(k.handle, windows.StringToUTF16Ptr(p.name), &word[0], uint32(len(word)), p.flags|ncryptSilent); err != nil {
+		err := ncryptSetProperty(k.handle, windows.StringToUTF16Ptr(p.name), &word[0], uint32(len(word)), p.flags|ncryptSilent)
+		if is(err, windows.NTE_NOT_SUPPORTED) && p.name != "Length" {
+			continue // hardware that exports nothing anyway, or knows one use only
+		}
+		if err != nil {
 			return fmt.Errorf("property %q of the new key: %w", p.name, failed("NCryptSetProperty", err))
 		}
 	}
