@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"strings"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/log"
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
@@ -54,7 +55,7 @@ func (e *AuthenticationError) Error() string {
 	if e.err == nil { // not one of ours
 		return credName + ": authentication failed"
 	}
-	text := fmt.Sprintf("%s: %s. Recovery: %s.", credName, maskIDs(e.err.Error()), e.Recovery)
+	text := fmt.Sprintf("%s: %s. Recovery: %s.", credName, strings.TrimSuffix(maskIDs(e.err.Error()), "."), e.Recovery)
 	if advice := adviceFor(e.err); advice != "" {
 		text += " " + advice
 	}

@@ -11,7 +11,8 @@ import "github.com/azmtls/azmtls/mtls"
 //
 // A key that is there is used on if it can sign; a dead one is made anew under its name. When that is the KeyGuard key, which
 // MSAL.NET uses too, the certificates of managed identities that were issued for the old one are deleted from
-// CurrentUser\My: their key is gone. The keys implement [io.Closer]; those that nobody holds any more close themselves.
+// CurrentUser\My: their key is gone. Keys that Windows holds implement [io.Closer]; nobody has to close them, since their
+// handle goes when the garbage collector finds them unused.
 type Keys struct{}
 
 // PassedOver says why a provider of keys was not the one used.
