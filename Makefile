@@ -32,7 +32,8 @@ windows: tools
 	GOOS=windows GOARCH=amd64 CGO_ENABLED=0 go build -o .tools/windows/quickstart.exe ./examples/quickstart
 	AZMTLS_ATTESTATION_DLL=$(CURDIR)/.tools/windows/AttestationClientLib.dll AZMTLS_QUICKSTART=$(CURDIR)/.tools/windows/quickstart.exe \
 	GOOS=windows GOARCH=amd64 CGO_ENABLED=0 GOTMPDIR=$(CURDIR)/.tools/windows/tmp \
-	go test -count=1 -exec $(CURDIR)/scripts/wine.sh ./...
+	go test -count=1 -coverprofile=.tools/windows/coverage.out -coverpkg=$(MODULE)/winstore -exec $(CURDIR)/scripts/wine.sh ./...
+	./scripts/check-coverage.sh .tools/windows/coverage.out 85 $(MODULE)/winstore
 
 e2e: tools
 	cd e2e && AZMTLS_AZURITE=$(CURDIR)/.tools/node_modules/azurite/dist/src/blob/main.js go test -race -count=1 ./...

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"sync"
 	"testing"
 	"unsafe"
@@ -95,17 +96,26 @@ func TestLockSerializes(t *testing.T) {
 	require.Equal(t, 20, entered)
 }
 
-// Neither an error nor a panic keeps the lock.
+// Neither an error nor a panic keeps the lock, even while its thread lives on and others have the mutex open.
 func TestLockIsReleased(t *testing.T) {
 	alias := uuid.NewString()
+	mutex, err := openMutex(mutexNames(alias))
+	require.NoError(t, err)
+	defer windows.CloseHandle(mutex)
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	holds := func() {
+		other := StartChild(t, "hold", alias)
+		require.Equal(t, "held", other.Line())
+		other.Wait()
+	}
 	broken := errors.New("broken")
 	require.ErrorIs(t, withLock(mutexNames(alias), lockWait, func() error { return broken }), broken)
+	holds()
 	require.PanicsWithValue(t, "boom", func() {
 		_ = withLock(mutexNames(alias), lockWait, func() error { panic("boom") })
 	})
-	other := StartChild(t, "hold", alias)
-	require.Equal(t, "held", other.Line())
-	other.Wait()
+	holds()
 }
 
 // Where the machine-wide name is denied, as to an account without SeCreateGlobalPrivilege, the session's is used.
