@@ -72,17 +72,25 @@ func stringIn(data []byte, p *uint16) string {
 
 // setKeyContainer links a certificate that is not stored yet to its key.
 func setKeyContainer(certificate *windows.CertContext, c container) error {
-	name, err := windows.UTF16PtrFromString(c.name)
+	name, err := wide(c.name)
 	if err != nil {
 		return err
 	}
-	provider, err := windows.UTF16PtrFromString(c.provider)
+	provider, err := wide(c.provider)
 	if err != nil {
 		return err
 	}
 	info := &keyProvInfo{container: name, provider: provider, providerType: c.providerType, keySpec: c.keySpec, flags: c.flags}
 	err = certSetCertificateContextProperty(certificate, certKeyProvInfoProperty, 0, unsafe.Pointer(info))
 	return failed("CertSetCertificateContextProperty", err)
+}
+
+// wide returns a string for Windows, nil for an empty one: the default.
+func wide(s string) (*uint16, error) {
+	if s == "" {
+		return nil, nil
+	}
+	return windows.UTF16PtrFromString(s)
 }
 
 // property reads a property of a certificate.

@@ -11,6 +11,7 @@ import (
 	"github.com/azmtls/azmtls/mtls"
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/windows"
 )
 
 const day = 24 * time.Hour
@@ -286,4 +287,24 @@ func TestCacheOverStore(t *testing.T) {
 	require.NoError(t, err)
 	require.NotEqual(t, minted.Thumbprint(), fresh.Thumbprint())
 	require.Equal(t, []string{fresh.Thumbprint()}, f.stored(f.alias))
+}
+
+// The link to the key survives whatever it was: a provider of its type's default, flags.
+func TestKeyContainerRoundTrip(t *testing.T) {
+	f := newFixture(t)
+	der := f.bindingFor(9 * day).Certificate.Leaf.Raw
+	for _, c := range []container{
+		f.key.container,
+		{provider: softwareProvider, name: "KeyGuardRSAKey"},
+		{name: "no provider", providerType: windows.PROV_RSA_AES, keySpec: 2, flags: ncryptSilent},
+		{provider: "same", name: "same"},
+	} {
+		certificate, err := windows.CertCreateCertificateContext(encoding, &der[0], uint32(len(der)))
+		require.NoError(t, err)
+		defer windows.CertFreeCertificateContext(certificate)
+		require.NoError(t, setKeyContainer(certificate, c))
+		read, err := keyContainer(certificate)
+		require.NoError(t, err)
+		require.Equal(t, c, read)
+	}
 }
