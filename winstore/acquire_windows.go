@@ -72,11 +72,11 @@ func stringIn(data []byte, p *uint16) string {
 
 // setKeyContainer links a certificate that is not stored yet to its key.
 func setKeyContainer(certificate *windows.CertContext, c container) error {
-	name, err := wide(c.name)
+	name, err := optionalString(c.name)
 	if err != nil {
 		return err
 	}
-	provider, err := wide(c.provider)
+	provider, err := optionalString(c.provider)
 	if err != nil {
 		return err
 	}
@@ -85,8 +85,8 @@ func setKeyContainer(certificate *windows.CertContext, c container) error {
 	return failed("CertSetCertificateContextProperty", err)
 }
 
-// wide returns a string for Windows, nil for an empty one: the default.
-func wide(s string) (*uint16, error) {
+// optionalString returns a string for Windows, nil for an empty one: the default.
+func optionalString(s string) (*uint16, error) {
 	if s == "" {
 		return nil, nil
 	}
