@@ -24,6 +24,7 @@ type attempt struct {
 	context.Context
 	dialed   atomic.Pointer[connection] // latest connection opened for this attempt
 	got      atomic.Pointer[connection] // connection that the request was written to
+	tls      atomic.Pointer[tls.Conn]   // the same, as net/http has it
 	reused   atomic.Bool
 	answered atomic.Bool
 
@@ -54,6 +55,9 @@ func (a *attempt) start(req *http.Request) *http.Request {
 // gotConn notes the connection. net/http may go through several in one RoundTrip: the last one counts.
 func (a *attempt) gotConn(info httptrace.GotConnInfo) {
 	a.got.Store(underlying(info.Conn))
+	if conn, ok := info.Conn.(*tls.Conn); ok {
+		a.tls.Store(conn)
+	}
 	a.reused.Store(info.Reused)
 	if a.endIfNotAsked && a.isUnasked(info) {
 		a.notAsked.Store(true)
@@ -95,6 +99,22 @@ func (a *attempt) signerFailure() error {
 		}
 	}
 	return nil
+}
+
+// lastWords returns the alert that the server sent before the connection was lost, the loss itself if it sent none. In TLS 1.3 a
+// refusal comes when the request is being written: net/http reads it, closes the connection, and may then report that the
+// write failed. A TLS connection remembers what it read.
+func (a *attempt) lastWords(loss error) error {
+	conn := a.tls.Load()
+	if conn == nil || a.reused.Load() {
+		return loss
+	}
+	_ = conn.Close() // net/http did, or is about to
+	_, err := conn.Read(make([]byte, 1))
+	if _, ok := peerAlert(err); !ok {
+		return loss
+	}
+	return err
 }
 
 // underlying returns the connection below a TLS connection.

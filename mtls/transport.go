@@ -205,6 +205,8 @@ func (t *Transport) try(transport *http.Transport, req *http.Request) (*http.Res
 		err = errNotAsked
 	case a.signerFailure() != nil && req.Context().Err() == nil:
 		err = a.signerFailure()
+	case isLoss(err) && !info.ResponseStarted:
+		err = a.lastWords(err)
 	}
 	return nil, info, err
 }
