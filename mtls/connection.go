@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto"
 	"crypto/tls"
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -101,18 +103,22 @@ func (a *attempt) signerFailure() error {
 	return nil
 }
 
-// lastWords returns the alert that the server sent before the connection was lost, the loss itself if it sent none. In TLS 1.3 a
-// refusal comes when the request is being written: net/http reads it, closes the connection, and may then report that the
-// write failed. A TLS connection remembers what it read.
-func (a *attempt) lastWords(loss error) error {
+// lastWords returns what ended a fresh connection before the response began, where net/http reports something else. It reads all
+// the time, and in TLS 1.3 a refusal comes when the request is being written: net/http reads it, closes the connection,
+// and may then say that the write failed, or that the server closed an idle connection. The TLS connection
+// remembers what was read.
+func (a *attempt) lastWords(err error) error {
 	conn := a.tls.Load()
 	if conn == nil || a.reused.Load() {
-		return loss
+		return err
 	}
 	_ = conn.Close() // net/http did, or is about to
-	_, err := conn.Read(make([]byte, 1))
-	if _, ok := peerAlert(err); !ok {
-		return loss
+	_, read := conn.Read(make([]byte, 1))
+	switch _, alert := peerAlert(read); {
+	case alert:
+		return read
+	case errors.Is(read, io.EOF) && !isLoss(err):
+		return fmt.Errorf("%w: %w", err, read)
 	}
 	return err
 }

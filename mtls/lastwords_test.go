@@ -2,7 +2,7 @@ package mtls_test
 
 import (
 	"crypto/tls"
-	"io"
+	"errors"
 	"net"
 	"net/url"
 	"testing"
@@ -12,33 +12,43 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// In TLS 1.3 the server's refusal can overtake the request, and net/http then reports that writing to a closed connection failed.
-// It is a refusal all the same: the certificate is not presented again to make sure.
-func TestRefusalThatOvertookTheRequest(t *testing.T) {
-	for name, refused := range map[string]bool{"refused": true, "lost": false} {
+// In TLS 1.3 the client is done before the server has looked at the certificate. A refusal, or the end, can overtake the request, and
+// net/http then reports something else: that writing to a closed connection failed, that an idle connection was closed.
+// What counts is what came over the wire.
+func TestEndThatOvertookTheRequest(t *testing.T) {
+	closedIdle := errors.New("http: server closed idle connection") // net/http does not export it
+	alert := imdstest.Fault{Endpoint: imdstest.Token, Kind: imdstest.KindAlert, Alert: 48}
+	end := imdstest.Fault{Endpoint: imdstest.Token, Kind: imdstest.KindEOFInHandshake}
+	for name, test := range map[string]struct {
+		fault    *imdstest.Fault
+		reported error
+		want     mtls.Failure
+	}{
+		"alert, write failed":        {&alert, net.ErrClosed, mtls.BindingRejected},
+		"alert, idle connection":     {&alert, closedIdle, mtls.BindingRejected},
+		"end, write failed":          {&end, net.ErrClosed, mtls.ConnectionLost},
+		"end, idle connection":       {&end, closedIdle, mtls.ConnectionLost},
+		"nothing, write failed":      {nil, net.ErrClosed, mtls.ConnectionLost},
+		"nothing, trouble of a body": {nil, errors.New("the body cannot be read"), mtls.Other},
+	} {
 		t.Run(name, func(t *testing.T) {
 			server, b := issued(t, imdstest.Options{TLSVersion: tls.VersionTLS13})
-			if refused {
-				server.Refuse(b.Thumbprint(), 48)
+			if test.fault != nil {
+				server.Inject(*test.fault)
 			}
 			config := server.MTLSTransport().TLSClientConfig
 			config.Certificates = []tls.Certificate{b.Certificate}
 			address, err := url.Parse(server.TokenURL())
 			require.NoError(t, err)
 			conn, err := tls.Dial("tcp", address.Host, config)
-			require.NoError(t, err, "in TLS 1.3 the client is done before the server has looked at the certificate")
+			require.NoError(t, err)
 			defer conn.Close()
-			if refused {
-				_, err = conn.Read(make([]byte, 1)) // net/http reads all the time
+			if test.fault != nil {
+				_, err = conn.Read(make([]byte, 1)) // as net/http does all the time
 				require.Error(t, err)
 			}
-			err = mtls.LastWords(conn, net.ErrClosed)
-			want := mtls.ConnectionLost
-			if refused {
-				want = mtls.BindingRejected
-			}
-			require.Equal(t, want, mtls.Classify(err, mtls.AttemptInfo{CertificateSent: true, Losses: 1}), "%v", err)
-			require.NotErrorIs(t, err, io.EOF)
+			err = mtls.LastWords(conn, test.reported)
+			require.Equal(t, test.want, mtls.Classify(err, mtls.AttemptInfo{CertificateSent: true, Losses: 1}), "%v", err)
 		})
 	}
 }

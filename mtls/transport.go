@@ -203,9 +203,10 @@ func (t *Transport) try(transport *http.Transport, req *http.Request) (*http.Res
 		return resp, info, nil
 	case a.notAsked.Load():
 		err = errNotAsked
-	case a.signerFailure() != nil && req.Context().Err() == nil:
+	case req.Context().Err() != nil:
+	case a.signerFailure() != nil:
 		err = a.signerFailure()
-	case isLoss(err) && !info.ResponseStarted:
+	case !info.ResponseStarted:
 		err = a.lastWords(err)
 	}
 	return nil, info, err
