@@ -25,8 +25,7 @@ type connection struct {
 type attempt struct {
 	context.Context
 	dialed   atomic.Pointer[connection] // latest connection opened for this attempt
-	got      atomic.Pointer[connection] // connection that the request was written to
-	tls      atomic.Pointer[tls.Conn]   // the same, as net/http has it
+	got      atomic.Pointer[tls.Conn]   // connection that the request was written to
 	reused   atomic.Bool
 	answered atomic.Bool
 
@@ -56,12 +55,11 @@ func (a *attempt) start(req *http.Request) *http.Request {
 
 // gotConn notes the connection. net/http may go through several in one RoundTrip: the last one counts.
 func (a *attempt) gotConn(info httptrace.GotConnInfo) {
-	a.got.Store(underlying(info.Conn))
 	if conn, ok := info.Conn.(*tls.Conn); ok {
-		a.tls.Store(conn)
+		a.got.Store(conn)
 	}
 	a.reused.Store(info.Reused)
-	if a.endIfNotAsked && a.isUnasked(info) {
+	if a.endIfNotAsked && a.isUnasked() {
 		a.notAsked.Store(true)
 		_ = info.Conn.Close() // before anything is written
 	}
@@ -69,17 +67,16 @@ func (a *attempt) gotConn(info httptrace.GotConnInfo) {
 
 func (a *attempt) gotFirstResponseByte() { a.answered.Store(true) }
 
-// isUnasked reports that a connection is new, speaks TLS 1.3 and was opened without the server asking for the certificate.
-func (a *attempt) isUnasked(info httptrace.GotConnInfo) bool {
-	conn, ok := info.Conn.(*tls.Conn)
-	c := underlying(info.Conn)
-	return ok && c != nil && !info.Reused && !c.certificateSent.Load() && conn.ConnectionState().Version == tls.VersionTLS13
+// isUnasked reports that the connection is new, speaks TLS 1.3 and was opened without the server asking for the certificate.
+func (a *attempt) isUnasked() bool {
+	conn, c := a.got.Load(), a.connection()
+	return conn != nil && c != nil && !a.reused.Load() && !c.certificateSent.Load() && conn.ConnectionState().Version == tls.VersionTLS13
 }
 
 // connection returns the connection that the attempt ended on, nil if it never came to one.
 func (a *attempt) connection() *connection {
-	if c := a.got.Load(); c != nil {
-		return c
+	if conn := a.got.Load(); conn != nil {
+		return underlying(conn)
 	}
 	return a.dialed.Load()
 }
@@ -108,7 +105,7 @@ func (a *attempt) signerFailure() error {
 // and may then say that the write failed, or that the server closed an idle connection. The TLS connection
 // remembers what was read.
 func (a *attempt) lastWords(err error) error {
-	conn := a.tls.Load()
+	conn := a.got.Load()
 	if conn == nil || a.reused.Load() {
 		return err
 	}
