@@ -27,14 +27,27 @@ func acquireKey(certificate *windows.CertContext) (*key, error) {
 	return acquiredKey(handle, spec, owner, info)
 }
 
-// acquiredKey makes a key of either kind of handle. One that has an owner lives as long as that.
+// acquiredKey makes a key of either kind of handle. One that has an owner is only lent.
 func acquiredKey(handle windows.Handle, spec uint32, owner *windows.CertContext, c container) (*key, error) {
-	if spec != windows.CERT_NCRYPT_KEY_SPEC {
-		return newKey(&capiKey{provider: handle, spec: spec, borrowed: owner}, mtls.StrengthSoftware, c)
+	var native nativeKey = &capiKey{provider: handle, spec: spec}
+	strength := mtls.StrengthSoftware
+	if spec == windows.CERT_NCRYPT_KEY_SPEC {
+		cng := &ncryptKey{handle: handle}
+		native, strength = cng, strengthOf(cng, c.provider, ncrypt{})
 	}
-	native := &ncryptKey{handle: handle, borrowed: owner}
-	return newKey(native, strengthOf(native, c.provider, ncrypt{}), c)
+	if owner != nil {
+		native = lentKey{native, owner}
+	}
+	return newKey(native, strength, c)
 }
+
+// lentKey is a handle that belongs to a certificate and lives as long as that.
+type lentKey struct {
+	nativeKey
+	owner *windows.CertContext
+}
+
+func (k lentKey) close() { _ = windows.CertFreeCertificateContext(k.owner) }
 
 func strengthOf(k cngKey, provider string, storage keyStorage) mtls.BindingStrength {
 	switch {

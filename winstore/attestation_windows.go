@@ -85,7 +85,7 @@ func (a *KeyGuardAttestation) attest(what attested, k *key, clientID string) (to
 	err = k.use(func(native nativeKey) error {
 		handle, ok := native.(*ncryptKey)
 		if !ok {
-			return errors.New("winstore: the key is none of CNG")
+			return errors.New("winstore: the key is none of winstore.Keys")
 		}
 		token, err = library.attest(what.endpoint, handle.handle, clientID)
 		return err

@@ -14,7 +14,6 @@ import (
 type capiKey struct {
 	provider windows.Handle
 	spec     uint32
-	borrowed *windows.CertContext // as in ncryptKey
 }
 
 func (k *capiKey) publicKey() (*rsa.PublicKey, error) {
@@ -53,10 +52,4 @@ func (k *capiKey) sign(digest []byte, p padding) ([]byte, error) {
 	return signature, err
 }
 
-func (k *capiKey) close() {
-	if k.borrowed != nil {
-		_ = windows.CertFreeCertificateContext(k.borrowed)
-		return
-	}
-	_ = windows.CryptReleaseContext(k.provider, 0)
-}
+func (k *capiKey) close() { _ = windows.CryptReleaseContext(k.provider, 0) }

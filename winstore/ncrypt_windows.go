@@ -111,10 +111,7 @@ func openProvider(name string) (windows.Handle, error) {
 }
 
 // ncryptKey is an NCRYPT_KEY_HANDLE.
-type ncryptKey struct {
-	handle   windows.Handle
-	borrowed *windows.CertContext // what the handle belongs to and lives as long as, if it is not ours
-}
+type ncryptKey struct{ handle windows.Handle }
 
 // finalize sets what must be known of a key before it is made: its size, that it cannot be exported, what it may be used for.
 func (k *ncryptKey) finalize(usage uint32) error {
@@ -174,13 +171,7 @@ func (k *ncryptKey) remove() error {
 	return nil // which closed the handle
 }
 
-func (k *ncryptKey) close() {
-	if k.borrowed != nil {
-		_ = windows.CertFreeCertificateContext(k.borrowed)
-		return
-	}
-	_ = ncryptFreeObject(k.handle)
-}
+func (k *ncryptKey) close() { _ = ncryptFreeObject(k.handle) }
 
 // sized calls a function of Windows twice, as is its custom: for the size of what it returns, then for the thing itself.
 func sized(call func(data *byte, size *uint32) error) ([]byte, error) {
