@@ -67,7 +67,7 @@ func TestChainMovesOn(t *testing.T) {
 // A negative answer is not remembered: IMDS may come up after the process.
 func TestUnavailableIsNotLatched(t *testing.T) {
 	f := newFixture(t, imdstest.Options{}, nil)
-	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Metadata, Kind: imdstest.KindRespond, Status: 404, Times: 1})
+	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Metadata, Do: imdstest.Respond{Status: 404}, Times: 1})
 	_, err := f.token(vault)
 	var failure *azmtls.AuthenticationError
 	require.NotErrorAs(t, err, &failure)
@@ -79,7 +79,7 @@ func TestUnavailableIsNotLatched(t *testing.T) {
 // Every other failure stops a chain: another credential would hide it.
 func TestChainStopsAtRealFailures(t *testing.T) {
 	f := newFixture(t, imdstest.Options{}, nil)
-	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Kind: imdstest.KindEntraError, OAuthError: "unauthorized_client", AADSTS: "AADSTS700016"})
+	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Do: imdstest.EntraError{OAuth: "unauthorized_client", AADSTS: "AADSTS700016"}})
 	chain, err := azidentity.NewChainedTokenCredential([]azcore.TokenCredential{f.cred, fallback{}}, nil)
 	require.NoError(t, err)
 	_, err = chain.GetToken(t.Context(), policy.TokenRequestOptions{Scopes: []string{vault}})

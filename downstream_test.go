@@ -88,16 +88,16 @@ func TestBoundClientUsesBoundTokens(t *testing.T) {
 
 // TestBoundClientHeals: the resource refuses the binding, the caller does not notice.
 func TestBoundClientHeals(t *testing.T) {
-	nginx := imdstest.Fault{Kind: imdstest.KindRespond, Status: 400, Body: "<html><head><title>400 The SSL certificate error</title></head></html>"}
-	keyVault := imdstest.Fault{Kind: imdstest.KindRespond, Status: 401, Body: `{"error":{"code":"Unauthorized","innererror":{"code":"MtlsCnfClaimRequestDataValidationFailed"}}}`}
+	nginx := imdstest.Fault{Do: imdstest.Respond{Status: 400, Body: "<html><head><title>400 The SSL certificate error</title></head></html>"}}
+	keyVault := imdstest.Fault{Do: imdstest.Respond{Status: 401, Body: `{"error":{"code":"Unauthorized","innererror":{"code":"MtlsCnfClaimRequestDataValidationFailed"}}}`}}
 	faults := map[string]imdstest.Fault{
-		"alert 42":              {Kind: imdstest.KindAlert, Alert: 42},
-		"alert 48":              {Kind: imdstest.KindAlert, Alert: 48},
-		"alert 116":             {Kind: imdstest.KindAlert, Alert: 116},
-		"reset in handshake":    {Kind: imdstest.KindResetInHandshake},
-		"EOF in handshake":      {Kind: imdstest.KindEOFInHandshake},
-		"reset after handshake": {Kind: imdstest.KindResetAfterHandshake},
-		"EOF after handshake":   {Kind: imdstest.KindEOFAfterHandshake},
+		"alert 42":              {At: imdstest.AtCertificate, Do: imdstest.Alert(42)},
+		"alert 48":              {At: imdstest.AtCertificate, Do: imdstest.Alert(48)},
+		"alert 116":             {At: imdstest.AtCertificate, Do: imdstest.Alert(116)},
+		"reset in handshake":    {At: imdstest.AtCertificate, Do: imdstest.Reset{}},
+		"EOF in handshake":      {At: imdstest.AtCertificate, Do: imdstest.EOF{}},
+		"reset after handshake": {Do: imdstest.Reset{}},
+		"EOF after handshake":   {Do: imdstest.EOF{}},
 		"nginx":                 nginx,
 		"Key Vault":             keyVault,
 	}
@@ -135,22 +135,22 @@ func TestBoundClientHeals(t *testing.T) {
 
 func TestBoundClientDoesNotHeal(t *testing.T) {
 	for name, fault := range map[string]imdstest.Fault{
-		"one reset":         {Kind: imdstest.KindResetAfterHandshake, Times: 1},
-		"400 of its own":    {Kind: imdstest.KindRespond, Status: 400, Body: "bad request"},
-		"401 of its own":    {Kind: imdstest.KindRespond, Status: 401, Body: "who are you?"},
-		"503":               {Kind: imdstest.KindRespond, Status: 503},
-		"no cert seen":      {Kind: imdstest.KindRespond, Status: 400, Body: "<title>400 No required SSL certificate was sent</title>"},
-		"reset in the body": {Kind: imdstest.KindResetMidBody},
+		"one reset":         {Do: imdstest.Reset{}, Times: 1},
+		"400 of its own":    {Do: imdstest.Respond{Status: 400, Body: "bad request"}},
+		"401 of its own":    {Do: imdstest.Respond{Status: 401, Body: "who are you?"}},
+		"503":               {Do: imdstest.Respond{Status: 503}},
+		"no cert seen":      {Do: imdstest.Respond{Status: 400, Body: "<title>400 No required SSL certificate was sent</title>"}},
+		"reset in the body": {At: imdstest.AtBody, Do: imdstest.Reset{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, imdstest.Options{ResourceHandler: echo}, nil)
 			fault.Endpoint = imdstest.Resource
 			f.server.Inject(fault)
 			status, body, err := send(t.Context(), f.bound(), http.MethodGet, f.server.ResourceURL(), "")
-			if fault.Kind == imdstest.KindRespond {
+			if answer, ok := fault.Do.(imdstest.Respond); ok {
 				require.NoError(t, err)
-				require.Equal(t, fault.Status, status)
-				require.Equal(t, fault.Body, body, "what was looked at can still be read")
+				require.Equal(t, answer.Status, status)
+				require.Equal(t, answer.Body, body, "what was looked at can still be read")
 			}
 			require.Equal(t, 1, f.server.Counts().Faults)
 			require.Equal(t, 1, f.server.Counts().Issued)
@@ -162,7 +162,7 @@ func TestBoundClientDoesNotHeal(t *testing.T) {
 // A resource that refuses every binding must not make a mint of every request, nor take the binding from the others.
 func TestResourceThatAlwaysRefuses(t *testing.T) {
 	f := newFixture(t, imdstest.Options{}, nil)
-	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Resource, Kind: imdstest.KindAlert, Alert: 48})
+	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Resource, At: imdstest.AtCertificate, Do: imdstest.Alert(48)})
 	client := f.bound()
 	for range 100 {
 		_, _, err := send(t.Context(), client, http.MethodGet, f.server.ResourceURL(), "")
@@ -231,7 +231,7 @@ func TestBindingIsPerCredential(t *testing.T) {
 
 // AADSTS392196: Auto falls back to bearer for this resource, PoP says what to set. The binding is not to blame.
 func TestResourceWithoutTokenBinding(t *testing.T) {
-	unsupported := imdstest.Fault{Endpoint: imdstest.Token, Kind: imdstest.KindEntraError, OAuthError: "invalid_request", AADSTS: "AADSTS392196", Times: 1}
+	unsupported := imdstest.Fault{Endpoint: imdstest.Token, Do: imdstest.EntraError{OAuth: "invalid_request", AADSTS: "AADSTS392196"}, Times: 1}
 	f := newFixture(t, imdstest.Options{ResourceHandler: echo}, nil)
 	f.server.Inject(unsupported)
 	client := f.bound()
@@ -264,8 +264,8 @@ func TestBodySurvivesRecoveryAndRetry(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, f.cred.Close())
 	f.server.Refuse(f.store.get(alias).Thumbprint(), 48)
-	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Resource, Kind: imdstest.KindRespond, Status: 503, Times: 1})
-	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Resource, Kind: imdstest.KindResetAfterHandshake, Times: 1})
+	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Resource, Do: imdstest.Respond{Status: 503}, Times: 1})
+	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Resource, Do: imdstest.Reset{}, Times: 1})
 	file, err := os.Create(filepath.Join(t.TempDir(), "body"))
 	require.NoError(t, err)
 	_, err = file.WriteString("payload")
@@ -290,8 +290,8 @@ func TestResourceThatStopsTokenBinding(t *testing.T) {
 	_, _, err := send(t.Context(), client, http.MethodGet, f.server.ResourceURL(), "")
 	require.NoError(t, err)
 	require.NoError(t, f.cred.Close())
-	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Resource, Kind: imdstest.KindAlert, Alert: 48, Thumbprint: f.store.get(alias).Thumbprint()})
-	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Kind: imdstest.KindEntraError, OAuthError: "invalid_request", AADSTS: "AADSTS392196", Times: 1})
+	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Resource, At: imdstest.AtCertificate, Do: imdstest.Alert(48), Thumbprint: f.store.get(alias).Thumbprint()})
+	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Do: imdstest.EntraError{OAuth: "invalid_request", AADSTS: "AADSTS392196"}, Times: 1})
 	_, body, err := send(t.Context(), client, http.MethodGet, f.server.ResourceURL(), "")
 	require.NoError(t, err)
 	require.Equal(t, "Bearer ", body)
@@ -301,9 +301,9 @@ func TestResourceThatStopsTokenBinding(t *testing.T) {
 // A claims challenge of the resource (continuous access evaluation) gets a new bound token through the same path.
 func TestBoundClientAnswersClaimsChallenges(t *testing.T) {
 	f := newFixture(t, imdstest.Options{ResourceHandler: echo}, nil)
-	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Resource, Kind: imdstest.KindRespond, Status: 401, Times: 1, Header: http.Header{
+	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Resource, Times: 1, Do: imdstest.Respond{Status: 401, Header: http.Header{
 		"Www-Authenticate": {`Bearer realm="", error="insufficient_claims", claims="eyJhY2Nlc3NfdG9rZW4iOnsibmJmIjp7ImVzc2VudGlhbCI6dHJ1ZSwidmFsdWUiOiIxIn19fQ=="`},
-	}})
+	}}})
 	status, body, err := send(t.Context(), f.bound(), http.MethodPut, f.server.ResourceURL(), "payload")
 	require.NoError(t, err)
 	require.Equal(t, http.StatusOK, status)
@@ -379,7 +379,7 @@ func TestClientHeals(t *testing.T) {
 	client := f.cred.Client(storage)
 	_, err := f.token(vault)
 	require.NoError(t, err)
-	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Resource, Kind: imdstest.KindAlert, Alert: 48, Thumbprint: f.store.get(alias).Thumbprint()})
+	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Resource, At: imdstest.AtCertificate, Do: imdstest.Alert(48), Thumbprint: f.store.get(alias).Thumbprint()})
 	resp, err := client.Post(f.server.ResourceURL(), "text/plain", bytes.NewReader([]byte("payload")))
 	require.NoError(t, err)
 	body, err := io.ReadAll(resp.Body)
@@ -390,7 +390,7 @@ func TestClientHeals(t *testing.T) {
 
 	// A body that cannot be read again: the certificate is replaced, the request is not repeated, and the error says so.
 	require.NoError(t, f.cred.Close())
-	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Resource, Kind: imdstest.KindAlert, Alert: 48, Thumbprint: f.store.get(alias).Thumbprint()})
+	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Resource, At: imdstest.AtCertificate, Do: imdstest.Alert(48), Thumbprint: f.store.get(alias).Thumbprint()})
 	reader := &closeRecorder{Reader: strings.NewReader("payload")}
 	_, err = client.Post(f.server.ResourceURL(), "text/plain", reader)
 	require.ErrorContains(t, err, "cannot be read again")
@@ -444,7 +444,7 @@ func TestClientRefuses(t *testing.T) {
 // Without a token nothing is sent, and the body is closed all the same.
 func TestClientWithoutToken(t *testing.T) {
 	f := newFixture(t, imdstest.Options{}, nil)
-	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Kind: imdstest.KindEntraError, OAuthError: "invalid_scope", AADSTS: "AADSTS70011"})
+	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Do: imdstest.EntraError{OAuth: "invalid_scope", AADSTS: "AADSTS70011"}})
 	body := &closeRecorder{Reader: strings.NewReader("payload")}
 	_, err := f.cred.Client(storage).Post(f.server.ResourceURL(), "text/plain", body)
 	var failure *azmtls.AuthenticationError

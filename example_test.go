@@ -94,7 +94,7 @@ func ExampleImdsV2MtlsCredential_Client() {
 func ExampleAuthenticationError() {
 	server := imdstest.NewServer(nil)
 	defer server.Close()
-	server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Kind: imdstest.KindEntraError, OAuthError: "unauthorized_client", AADSTS: "AADSTS700016"})
+	server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Do: imdstest.EntraError{OAuth: "unauthorized_client", AADSTS: "AADSTS700016"}})
 	cred, err := azmtls.NewImdsV2MtlsCredential(&azmtls.ImdsV2MtlsCredentialOptions{
 		ClientOptions: server.ClientOptions(),
 		MTLSTransport: server.MTLSTransport(),

@@ -136,24 +136,24 @@ func TestBadAnswersOfIMDS(t *testing.T) {
 	set := func(name string, value any) func(map[string]any) { return func(m map[string]any) { m[name] = value } }
 	without := func(name string) func(map[string]any) { return func(m map[string]any) { delete(m, name) } }
 	edit := func(e imdstest.Endpoint, f func(map[string]any)) imdstest.Fault {
-		return imdstest.Fault{Endpoint: e, Kind: imdstest.KindEdit, Edit: f}
+		return imdstest.Fault{Endpoint: e, At: imdstest.AtAnswer, Do: imdstest.Edit(f)}
 	}
 	for name, test := range map[string]struct {
 		fault   imdstest.Fault
 		culprit string
 	}{
-		"metadata malformed":           {imdstest.Fault{Endpoint: imdstest.Metadata, Kind: imdstest.KindMalformed}, "malformed"},
-		"metadata oversized":           {imdstest.Fault{Endpoint: imdstest.Metadata, Kind: imdstest.KindOversized}, "1 MiB"},
-		"metadata redirected":          {imdstest.Fault{Endpoint: imdstest.Metadata, Kind: imdstest.KindRedirect}, "redirect"},
+		"metadata malformed":           {imdstest.Fault{Endpoint: imdstest.Metadata, Do: imdstest.Malformed()}, "malformed"},
+		"metadata oversized":           {imdstest.Fault{Endpoint: imdstest.Metadata, Do: imdstest.Oversized()}, "1 MiB"},
+		"metadata redirected":          {imdstest.Fault{Endpoint: imdstest.Metadata, Do: imdstest.Redirect()}, "redirect"},
 		"metadata without clientId":    {edit(imdstest.Metadata, without("clientId")), "clientId"},
 		"metadata without tenantId":    {edit(imdstest.Metadata, without("tenantId")), "tenantId"},
 		"metadata with a bad tenantId": {edit(imdstest.Metadata, set("tenantId", "a/../b")), "tenantId"},
 		"metadata without cuId":        {edit(imdstest.Metadata, without("cuId")), "cuId"},
 		"metadata without attestation": {edit(imdstest.Metadata, without("attestationEndpoint")), "attestationEndpoint"},
-		"metadata refused":             {imdstest.Fault{Endpoint: imdstest.Metadata, Kind: imdstest.KindRespond, Status: 403, Body: `{"error":"forbidden"}`}, "403"},
-		"issue malformed":              {imdstest.Fault{Endpoint: imdstest.Issue, Kind: imdstest.KindMalformed}, "malformed"},
-		"issue oversized":              {imdstest.Fault{Endpoint: imdstest.Issue, Kind: imdstest.KindOversized}, "1 MiB"},
-		"issue redirected":             {imdstest.Fault{Endpoint: imdstest.Issue, Kind: imdstest.KindRedirect}, "redirect"},
+		"metadata refused":             {imdstest.Fault{Endpoint: imdstest.Metadata, Do: imdstest.Respond{Status: 403, Body: `{"error":"forbidden"}`}}, "403"},
+		"issue malformed":              {imdstest.Fault{Endpoint: imdstest.Issue, Do: imdstest.Malformed()}, "malformed"},
+		"issue oversized":              {imdstest.Fault{Endpoint: imdstest.Issue, Do: imdstest.Oversized()}, "1 MiB"},
+		"issue redirected":             {imdstest.Fault{Endpoint: imdstest.Issue, Do: imdstest.Redirect()}, "redirect"},
 		"issue without client_id":      {edit(imdstest.Issue, without("client_id")), "client_id"},
 		"issue with a bad client_id":   {edit(imdstest.Issue, set("client_id", "me")), "client_id"},
 		"issue without tenant_id":      {edit(imdstest.Issue, without("tenant_id")), "tenant_id"},
@@ -168,7 +168,7 @@ func TestBadAnswersOfIMDS(t *testing.T) {
 		"query in the endpoint":        {edit(imdstest.Issue, set("mtls_authentication_endpoint", "https://host?q")), "query"},
 		"fragment in the endpoint":     {edit(imdstest.Issue, set("mtls_authentication_endpoint", "https://host#")), "fragment"},
 		"endpoint without host":        {edit(imdstest.Issue, set("mtls_authentication_endpoint", "https://")), "host"},
-		"certificate for another key":  {imdstest.Fault{Endpoint: imdstest.Issue, Kind: imdstest.KindForeignKey}, "another key"},
+		"certificate for another key":  {imdstest.Fault{Endpoint: imdstest.Issue, At: imdstest.AtAnswer, Do: imdstest.ForeignKey{}}, "another key"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -210,7 +210,7 @@ func TestBadAnswersOfEntra(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, imdstest.Options{}, func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.TokenType = azmtls.TokenTypeMtlsPoP })
-			remove := f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Kind: imdstest.KindEdit, Edit: edit})
+			remove := f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, At: imdstest.AtAnswer, Do: imdstest.Edit(edit)})
 			_, err := f.token(vault)
 			require.ErrorContains(t, err, map[string]string{"token_type": "downgrade"}[name])
 			require.ErrorContains(t, err, strings.TrimSuffix(name, "token_type"))
@@ -222,9 +222,9 @@ func TestBadAnswersOfEntra(t *testing.T) {
 		})
 	}
 	f := newFixture(t, imdstest.Options{}, nil)
-	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Kind: imdstest.KindEdit, Edit: func(m map[string]any) {
+	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, At: imdstest.AtAnswer, Do: imdstest.Edit(func(m map[string]any) {
 		m["token_type"], m["expires_in"], m["refresh_in"] = "BEARER", "3599", nil
-	}})
+	})})
 	token, err := f.token(vault)
 	require.NoError(t, err, "the case of token_type does not matter, and numbers may come as strings")
 	require.InDelta(t, 3599/2, time.Until(token.RefreshOn).Seconds(), 10, "half-way, without advice")
@@ -249,7 +249,7 @@ func TestSecretsStayOut(t *testing.T) {
 	})
 	token, err := f.token(vault)
 	require.NoError(t, err)
-	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Kind: imdstest.KindEntraError, OAuthError: "invalid_client", AADSTS: "AADSTS700027"})
+	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Do: imdstest.EntraError{OAuth: "invalid_client", AADSTS: "AADSTS700027"}})
 	_, err = f.token(storage)
 	require.Error(t, err)
 	f.server.Close()

@@ -21,16 +21,16 @@ import (
 // healingFaults speak of the binding, when they strike every connection with its certificate.
 func healingFaults() map[string]imdstest.Fault {
 	faults := map[string]imdstest.Fault{
-		"reset in handshake":    {Kind: imdstest.KindResetInHandshake},
-		"EOF in handshake":      {Kind: imdstest.KindEOFInHandshake},
-		"reset after handshake": {Kind: imdstest.KindResetAfterHandshake},
-		"EOF after handshake":   {Kind: imdstest.KindEOFAfterHandshake},
-		"invalid_client":        {Kind: imdstest.KindEntraError, OAuthError: "invalid_client", AADSTS: "AADSTS700027"},
-		"AADSTS1000901":         {Kind: imdstest.KindEntraError, OAuthError: "invalid_request", AADSTS: "AADSTS1000901"},
-		"AADSTS500181":          {Kind: imdstest.KindEntraError, OAuthError: "invalid_request", AADSTS: "AADSTS500181"},
+		"reset in handshake":    {At: imdstest.AtCertificate, Do: imdstest.Reset{}},
+		"EOF in handshake":      {At: imdstest.AtCertificate, Do: imdstest.EOF{}},
+		"reset after handshake": {Do: imdstest.Reset{}},
+		"EOF after handshake":   {Do: imdstest.EOF{}},
+		"invalid_client":        {Do: imdstest.EntraError{OAuth: "invalid_client", AADSTS: "AADSTS700027"}},
+		"AADSTS1000901":         {Do: imdstest.EntraError{OAuth: "invalid_request", AADSTS: "AADSTS1000901"}},
+		"AADSTS500181":          {Do: imdstest.EntraError{OAuth: "invalid_request", AADSTS: "AADSTS500181"}},
 	}
 	for _, alert := range []uint8{40, 42, 43, 44, 45, 46, 48, 49, 51, 116} {
-		faults[fmt.Sprintf("alert %d", alert)] = imdstest.Fault{Kind: imdstest.KindAlert, Alert: alert}
+		faults[fmt.Sprintf("alert %d", alert)] = imdstest.Fault{At: imdstest.AtCertificate, Do: imdstest.Alert(alert)}
 	}
 	return faults
 }
@@ -121,7 +121,7 @@ func TestDeadKeyIsFoundByTheProbe(t *testing.T) {
 	_, err := f.token(storage)
 	require.NoError(t, err)
 	require.NoError(t, f.cred.Close())
-	remove := f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Kind: imdstest.KindResetInHandshake, Times: 1})
+	remove := f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, At: imdstest.AtCertificate, Do: imdstest.Reset{}, Times: 1})
 	defer remove()
 	lost.Store(true)
 	_, err = f.token(vault)
@@ -147,29 +147,31 @@ func TestHealsWithAStoreThatCannotBeCleaned(t *testing.T) {
 
 // TestDoesNotHeal is the other half of the promise: what says nothing of the binding costs nothing.
 func TestDoesNotHeal(t *testing.T) {
-	once := func(kind imdstest.FaultKind) imdstest.Fault { return imdstest.Fault{Kind: kind, Times: 1} }
+	once := func(at imdstest.Stage, action imdstest.Action) imdstest.Fault {
+		return imdstest.Fault{At: at, Do: action, Times: 1}
+	}
 	for name, test := range map[string]struct {
 		fault imdstest.Fault
 		fails bool
 	}{
-		"one reset in handshake":     {once(imdstest.KindResetInHandshake), false},
-		"one EOF in handshake":       {once(imdstest.KindEOFInHandshake), false},
-		"one reset after handshake":  {once(imdstest.KindResetAfterHandshake), false},
-		"one EOF after handshake":    {once(imdstest.KindEOFAfterHandshake), false},
-		"one reset before the cert":  {once(imdstest.KindResetBeforeCertificate), false},
-		"one EOF before the cert":    {once(imdstest.KindEOFBeforeCertificate), false},
-		"resets before the cert":     {imdstest.Fault{Kind: imdstest.KindResetBeforeCertificate}, true},
-		"EOFs before the cert":       {imdstest.Fault{Kind: imdstest.KindEOFBeforeCertificate}, true},
-		"alert of another kind":      {imdstest.Fault{Kind: imdstest.KindAlert, Alert: 80}, true},
-		"one 429":                    {imdstest.Fault{Kind: imdstest.KindRespond, Status: 429, Times: 1}, false},
-		"one 503":                    {imdstest.Fault{Kind: imdstest.KindRespond, Status: 503, Times: 1}, false},
-		"500 for ever":               {imdstest.Fault{Kind: imdstest.KindRespond, Status: 500}, true},
-		"invalid_scope":              {imdstest.Fault{Kind: imdstest.KindEntraError, OAuthError: "invalid_scope", AADSTS: "AADSTS70011"}, true},
-		"a code that only resembles": {imdstest.Fault{Kind: imdstest.KindEntraError, OAuthError: "invalid_request", AADSTS: "AADSTS10009011"}, true},
-		"reset in the body":          {imdstest.Fault{Kind: imdstest.KindResetMidBody}, true},
-		"malformed body":             {imdstest.Fault{Kind: imdstest.KindMalformed}, true},
-		"oversized body":             {imdstest.Fault{Kind: imdstest.KindOversized}, true},
-		"redirect":                   {imdstest.Fault{Kind: imdstest.KindRedirect}, true},
+		"one reset in handshake":     {once(imdstest.AtCertificate, imdstest.Reset{}), false},
+		"one EOF in handshake":       {once(imdstest.AtCertificate, imdstest.EOF{}), false},
+		"one reset after handshake":  {once(imdstest.AtRequest, imdstest.Reset{}), false},
+		"one EOF after handshake":    {once(imdstest.AtRequest, imdstest.EOF{}), false},
+		"one reset before the cert":  {once(imdstest.AtHello, imdstest.Reset{}), false},
+		"one EOF before the cert":    {once(imdstest.AtHello, imdstest.EOF{}), false},
+		"resets before the cert":     {imdstest.Fault{At: imdstest.AtHello, Do: imdstest.Reset{}}, true},
+		"EOFs before the cert":       {imdstest.Fault{At: imdstest.AtHello, Do: imdstest.EOF{}}, true},
+		"alert of another kind":      {imdstest.Fault{At: imdstest.AtCertificate, Do: imdstest.Alert(80)}, true},
+		"one 429":                    {imdstest.Fault{Do: imdstest.Respond{Status: 429}, Times: 1}, false},
+		"one 503":                    {imdstest.Fault{Do: imdstest.Respond{Status: 503}, Times: 1}, false},
+		"500 for ever":               {imdstest.Fault{Do: imdstest.Respond{Status: 500}}, true},
+		"invalid_scope":              {imdstest.Fault{Do: imdstest.EntraError{OAuth: "invalid_scope", AADSTS: "AADSTS70011"}}, true},
+		"a code that only resembles": {imdstest.Fault{Do: imdstest.EntraError{OAuth: "invalid_request", AADSTS: "AADSTS10009011"}}, true},
+		"reset in the body":          {imdstest.Fault{At: imdstest.AtBody, Do: imdstest.Reset{}}, true},
+		"malformed body":             {imdstest.Fault{Do: imdstest.Malformed()}, true},
+		"oversized body":             {imdstest.Fault{Do: imdstest.Oversized()}, true},
+		"redirect":                   {imdstest.Fault{Do: imdstest.Redirect()}, true},
 	} {
 		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 			t.Run(tls.VersionName(version)+"/"+name, func(t *testing.T) {
@@ -201,7 +203,7 @@ func TestResetOfAReusedConnection(t *testing.T) {
 	f := newFixture(t, imdstest.Options{}, nil)
 	_, err := f.token(storage)
 	require.NoError(t, err)
-	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Kind: imdstest.KindResetAfterHandshake, Times: 2})
+	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Do: imdstest.Reset{}, Times: 2})
 	_, err = f.token(vault)
 	require.NoError(t, err)
 	require.Equal(t, 2, f.server.Counts().Faults)
@@ -213,7 +215,7 @@ func TestDoesNotHealWhatThisSideCaused(t *testing.T) {
 	t.Run("cancelled", func(t *testing.T) {
 		f := newFixture(t, imdstest.Options{}, nil)
 		f.plant()
-		f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Kind: imdstest.KindHang})
+		f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Do: imdstest.Hang{}})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() {
@@ -231,7 +233,7 @@ func TestDoesNotHealWhatThisSideCaused(t *testing.T) {
 	t.Run("deadline", func(t *testing.T) {
 		f := newFixture(t, imdstest.Options{}, nil)
 		f.plant()
-		f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Kind: imdstest.KindHang})
+		f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Do: imdstest.Hang{}})
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel()
 		_, err := f.cred.GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{vault}})
@@ -244,7 +246,7 @@ func TestDoesNotHealWhatThisSideCaused(t *testing.T) {
 			o.Retry.MaxRetries = -1
 		})
 		f.plant()
-		f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Kind: imdstest.KindHangInHandshake})
+		f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, At: imdstest.AtHello, Do: imdstest.Hang{}})
 		_, err := f.token(vault)
 		require.ErrorContains(t, err, "timeout")
 		require.Zero(t, f.store.evicted())
@@ -273,9 +275,9 @@ func TestDoesNotHealWhatThisSideCaused(t *testing.T) {
 // Every binding is refused: one retry, an account of it, and no mint loop.
 func TestAlwaysRefused(t *testing.T) {
 	for name, fault := range map[string]imdstest.Fault{
-		"alert":          {Kind: imdstest.KindAlert, Alert: 48},
-		"reset":          {Kind: imdstest.KindResetInHandshake},
-		"invalid_client": {Kind: imdstest.KindEntraError, OAuthError: "invalid_client", AADSTS: "AADSTS700016"},
+		"alert":          {At: imdstest.AtCertificate, Do: imdstest.Alert(48)},
+		"reset":          {At: imdstest.AtCertificate, Do: imdstest.Reset{}},
+		"invalid_client": {Do: imdstest.EntraError{OAuth: "invalid_client", AADSTS: "AADSTS700016"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, imdstest.Options{}, nil)

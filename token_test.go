@@ -127,7 +127,7 @@ func TestFailedRefreshKeepsTheToken(t *testing.T) {
 	f.cred = f.another(nil)
 	first, err := f.token(vault)
 	require.NoError(t, err)
-	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Kind: imdstest.KindEntraError, OAuthError: "temporarily_unavailable", AADSTS: "AADSTS90033"})
+	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Do: imdstest.EntraError{OAuth: "temporarily_unavailable", AADSTS: "AADSTS90033"}})
 	mu.Lock()
 	now = now.Add(31 * time.Minute)
 	mu.Unlock()
@@ -241,7 +241,7 @@ func TestStampedeOfScopes(t *testing.T) {
 // One caller's cancellation does not fail the others.
 func TestCancellationIsPersonal(t *testing.T) {
 	f := newFixture(t, imdstest.Options{}, nil)
-	remove := f.server.Inject(imdstest.Fault{Endpoint: imdstest.Issue, Kind: imdstest.KindHang})
+	remove := f.server.Inject(imdstest.Fault{Endpoint: imdstest.Issue, Do: imdstest.Hang{}})
 	impatient, giveUp := context.WithCancel(t.Context())
 	errs := make(chan error, 2)
 	go func() {

@@ -11,10 +11,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"hash"
-	"io"
-	"net"
 	"sync"
-	"time"
 
 	"golang.org/x/crypto/chacha20poly1305"
 	"golang.org/x/crypto/cryptobyte"
@@ -23,52 +20,43 @@ import (
 const (
 	recordAlert       = 21
 	recordApplication = 23
+	levelWarning      = 1
 	levelFatal        = 2
 
+	alertCloseNotify        = 0
 	alertBadCertificate     = 42
 	alertCertificateExpired = 45
 	alertUnknownCA          = 48
 )
 
-// sendAlert sends a fatal alert of any number at the moment when the server has seen the client certificate, and ends the
-// connection. crypto/tls sends only the alerts of its own choice, so the record is written past it. At that moment a TLS 1.2
-// server still writes in the clear; a TLS 1.3 server has just switched to its application traffic keys (RFC 8446, section
-// 7.3), and has written no record with them, since there are no session tickets.
-func (s *Server) sendAlert(conn net.Conn, state tls.ConnectionState, secrets *keyLog, number uint8) error {
-	record := []byte{recordAlert, 3, 3, 0, 2, levelFatal, number}
-	if state.Version == tls.VersionTLS13 {
-		sealed, err := sealAlert(state.CipherSuite, secrets.get("SERVER_TRAFFIC_SECRET_0"), number)
-		if err != nil {
-			closeConn(conn, true)
-			return err
-		}
-		record = sealed
-	}
-	wire, ok := conn.(*wireConn)
-	if !ok {
-		return errBroken
-	}
-	if _, err := wire.TCPConn.Write(record); err != nil {
+// clearAlert returns the function that writes an alert in the clear: before the connection has any keys.
+func clearAlert(conn *wireConn) func(level, number uint8) error {
+	return func(level, number uint8) error {
+		_, err := conn.TCPConn.Write([]byte{recordAlert, 3, 3, 0, 2, level, number})
 		return err
 	}
-	wire.taken.Store(true)
-	s.running.Go(func() { linger(wire.TCPConn) })
-	return errBroken
 }
 
-// lingering is how long a peer may take to read an alert.
-const lingering = 2 * time.Second
-
-// linger reads what the peer still sends, so that closing does not reset the connection and lose the alert.
-func linger(conn *net.TCPConn) {
-	_ = conn.CloseWrite()
-	_ = conn.SetReadDeadline(time.Now().Add(lingering))
-	_, _ = io.Copy(io.Discard, conn)
-	_ = conn.Close()
+// protectedAlert returns the function that writes an alert of any number at the moment when the server has seen the
+// client certificate. crypto/tls sends only the alerts of its own choice, so the record is written past it. At that
+// moment a TLS 1.2 server still writes in the clear; a TLS 1.3 server has just switched to its application traffic
+// keys (RFC 8446, section 7.3), and has written no record with them, since there are no session tickets.
+func protectedAlert(conn *wireConn, state tls.ConnectionState, secrets *keyLog) func(level, number uint8) error {
+	if state.Version != tls.VersionTLS13 {
+		return clearAlert(conn)
+	}
+	return func(level, number uint8) error {
+		record, err := sealAlert(state.CipherSuite, secrets.get("SERVER_TRAFFIC_SECRET_0"), level, number)
+		if err != nil {
+			return err
+		}
+		_, err = conn.TCPConn.Write(record)
+		return err
+	}
 }
 
 // sealAlert returns the first record that a TLS 1.3 server protects with this traffic secret, with the alert in it.
-func sealAlert(suite uint16, secret []byte, number uint8) ([]byte, error) {
+func sealAlert(suite uint16, secret []byte, level, number uint8) ([]byte, error) {
 	hash, keySize := sha256.New, 16
 	newAEAD := func(key []byte) (cipher.AEAD, error) {
 		block, err := aes.NewCipher(key)
@@ -98,7 +86,7 @@ func sealAlert(suite uint16, secret []byte, number uint8) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	inner := []byte{levelFatal, number, recordAlert}
+	inner := []byte{level, number, recordAlert}
 	header := []byte{recordApplication, 3, 3, 0, byte(len(inner) + aead.Overhead())}
 	return aead.Seal(header, nonce, inner, header), nil
 }

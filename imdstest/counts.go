@@ -9,6 +9,7 @@ import (
 // Counts says how often things have happened.
 type Counts struct {
 	Metadata, Issue, Token, Resource        int // requests, refused ones and those that a fault struck included
+	IssueBypass                             int // requests to Issue with bypass_cache, counted by Issue as well
 	Issued, TokenIssued, ResourceAuthorized int // requests that got what they asked for
 	TokenConnections, ResourceConnections   int // TLS connections on which a client certificate was presented
 	Faults                                  int // faults that struck

@@ -26,19 +26,12 @@ type entraError struct {
 func (e *entraError) Error() string { return e.reason }
 
 // serveToken is the token endpoint.
-func (s *Server) serveToken(w http.ResponseWriter, r *http.Request, client *x509.Certificate, fault *Fault) {
-	if fault != nil && fault.Kind == KindEntraError {
-		writeEntraError(w, r, fault.OAuthError, strings.TrimPrefix(fault.AADSTS, "AADSTS"), "injected by the test")
-		return
-	}
-	body, failure := s.token(r, client)
+func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) {
+	body, failure := s.token(r, r.TLS.PeerCertificates[0])
 	if failure != nil {
 		s.reject(Token, failure.reason)
-		writeEntraError(w, r, failure.code, fmt.Sprint(failure.aadsts), failure.reason)
+		writeEntraError(w, r, entraStatus(failure.code), failure.code, fmt.Sprint(failure.aadsts), failure.reason)
 		return
-	}
-	if fault != nil && fault.Kind == KindEdit {
-		fault.Edit(body)
 	}
 	writeJSON(w, http.StatusOK, body)
 }
@@ -128,17 +121,21 @@ func (s *Server) sign(client *x509.Certificate, resource string, bound bool, cap
 	return jwt.NewWithClaims(jwt.SigningMethodES256, claims).SignedString(s.authority.tokenKey)
 }
 
+// entraStatus returns the status that goes with an OAuth error.
+func entraStatus(code string) int {
+	if code == "invalid_client" {
+		return http.StatusUnauthorized
+	}
+	return http.StatusBadRequest
+}
+
 // writeEntraError writes an error as Entra does.
-func writeEntraError(w http.ResponseWriter, r *http.Request, code, aadsts, reason string) {
+func writeEntraError(w http.ResponseWriter, r *http.Request, status int, code, aadsts, reason string) {
 	correlation := r.Header.Get("client-request-id")
 	if correlation == "" {
 		correlation = uuid.NewString()
 	}
 	trace, now := uuid.NewString(), time.Now().UTC().Format("2006-01-02 15:04:05Z")
-	status := http.StatusBadRequest
-	if code == "invalid_client" {
-		status = http.StatusUnauthorized
-	}
 	writeJSON(w, status, map[string]any{
 		"error":             code,
 		"error_description": fmt.Sprintf("AADSTS%s: %s. Trace ID: %s Correlation ID: %s Timestamp: %s", aadsts, reason, trace, correlation, now),

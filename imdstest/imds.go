@@ -1,10 +1,9 @@
 package imdstest
 
 import (
-	"crypto/rand"
-	"crypto/rsa"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -20,6 +19,7 @@ const serverHeader = "IMDS/150.870.65.1854"
 // serveIMDS is the metadata service.
 func (s *Server) serveIMDS(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Server", serverHeader)
+	w.Header().Set("Date", s.options.Time().UTC().Format(http.TimeFormat))
 	switch r.URL.Path {
 	case "/metadata/identity/getplatformmetadata":
 		s.count(func(c *Counts) { c.Metadata++ })
@@ -27,10 +27,15 @@ func (s *Server) serveIMDS(w http.ResponseWriter, r *http.Request) {
 			imdsError(w, http.StatusBadRequest, "the Metadata header is missing") // a probe: IMDS v2 is here
 			return
 		}
-		s.answer(w, r, Metadata, s.metadata)
+		s.exchange(Metadata, w, r, s.strictly(Metadata, s.metadata))
 	case "/metadata/identity/issuecredential":
-		s.count(func(c *Counts) { c.Issue++ })
-		s.answer(w, r, Issue, s.issueCredential)
+		s.count(func(c *Counts) {
+			c.Issue++
+			if r.URL.Query().Has(bypassCache) {
+				c.IssueBypass++
+			}
+		})
+		s.exchange(Issue, w, r, s.strictly(Issue, s.issueCredential))
 	default:
 		s.reject(Metadata, "unknown path "+r.URL.Path)
 		imdsError(w, http.StatusNotFound, "not found")
@@ -49,27 +54,33 @@ func refuse(format string, args ...any) error {
 	return &refusedError{http.StatusBadRequest, fmt.Sprintf(format, args...)}
 }
 
-// answer runs a handler of IMDS under the faults of its endpoint.
-func (s *Server) answer(w http.ResponseWriter, r *http.Request, endpoint Endpoint, handle func(*http.Request, identity, *Fault) (map[string]any, error)) {
-	fault := s.faults.strike(s, endpoint, "", onRequest)
-	if fault != nil && s.spoil(w, r, fault) {
-		return
+// imdsHandler answers a request for an identity that has passed the checks of both endpoints.
+type imdsHandler func(*http.Request, identity) (map[string]any, error)
+
+// strictly returns the handler of an endpoint of IMDS, with all its checks.
+func (s *Server) strictly(endpoint Endpoint, handle imdsHandler) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		id, err := s.checkIMDS(r, endpoint)
+		var body map[string]any
+		if err == nil {
+			body, err = handle(r, id)
+		}
+		if err != nil {
+			if !errors.Is(err, errUnknownBypass) {
+				s.reject(endpoint, err.Error())
+			}
+			imdsError(w, http.StatusBadRequest, err.Error())
+			return
+		}
+		writeJSON(w, http.StatusOK, body)
 	}
-	id, err := s.checkIMDS(r, endpoint)
-	var body map[string]any
-	if err == nil {
-		body, err = handle(r, id, fault)
-	}
-	if err != nil {
-		s.reject(endpoint, err.Error())
-		imdsError(w, http.StatusBadRequest, err.Error())
-		return
-	}
-	if fault != nil && fault.Kind == KindEdit {
-		fault.Edit(body)
-	}
-	writeJSON(w, http.StatusOK, body)
 }
+
+// bypassCache is the query parameter that asks for a new certificate instead of one that the key has already.
+const bypassCache = "bypass_cache"
+
+// errUnknownBypass is how an IMDS answers that does not know bypass_cache.
+var errUnknownBypass = refuse("the query parameter %s is unknown", bypassCache)
 
 // identity is a managed identity of the machine.
 type identity struct{ clientID, kind string }
@@ -96,6 +107,15 @@ func (s *Server) checkIMDS(r *http.Request, endpoint Endpoint) (identity, error)
 		return identity{}, refuse("the query parameter cred-api-version is not 2.0")
 	}
 	delete(query, "cred-api-version")
+	if bypass, given := query[bypassCache]; given && endpoint == Issue {
+		switch {
+		case len(bypass) != 1 || bypass[0] != "true":
+			return identity{}, refuse("the query parameter %s is not true", bypassCache)
+		case s.options.RefuseBypassCache:
+			return identity{}, errUnknownBypass
+		}
+		delete(query, bypassCache)
+	}
 	id := identity{s.options.ClientID, "SystemAssigned"}
 	for name, values := range query {
 		if len(query) > 1 || len(values) != 1 || values[0] == "" {
@@ -124,7 +144,7 @@ func (s *Server) cuID() (compact string) {
 	return string(must(json.Marshal(id)))
 }
 
-func (s *Server) metadata(_ *http.Request, id identity, _ *Fault) (map[string]any, error) {
+func (s *Server) metadata(_ *http.Request, id identity) (map[string]any, error) {
 	var cuID map[string]any
 	if err := json.Unmarshal([]byte(s.cuID()), &cuID); err != nil {
 		return nil, err
@@ -137,7 +157,7 @@ func (s *Server) metadata(_ *http.Request, id identity, _ *Fault) (map[string]an
 	}, nil
 }
 
-func (s *Server) issueCredential(r *http.Request, id identity, fault *Fault) (map[string]any, error) {
+func (s *Server) issueCredential(r *http.Request, id identity) (map[string]any, error) {
 	if contentType := r.Header.Get("Content-Type"); contentType != "application/json; charset=utf-8" {
 		return nil, refuse("the content type is %q, not application/json; charset=utf-8", contentType)
 	}
@@ -168,13 +188,7 @@ func (s *Server) issueCredential(r *http.Request, id identity, fault *Fault) (ma
 	if err != nil {
 		return nil, refuse("the csr: %v", err)
 	}
-	var certified any = public
-	if fault != nil && fault.Kind == KindForeignKey {
-		stranger := *public
-		stranger.N = must(rsa.GenerateKey(rand.Reader, 2048)).N
-		certified = &stranger
-	}
-	leaf, err := s.authority.issue(s.options, certified, id.clientID)
+	leaf, err := s.certify(public, id.clientID, !s.options.ReissueSame || r.URL.Query().Has(bypassCache))
 	if err != nil {
 		return nil, err
 	}

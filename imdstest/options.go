@@ -30,11 +30,21 @@ type Options struct {
 	TokenLifetime, RefreshIn time.Duration
 	// RequireAttestation refuses certificate requests without an attestation token.
 	RequireAttestation bool
+	// ReissueSame makes IMDS answer a request for a key with the latest certificate that the key has for this
+	// identity, those of Server.IssueCertificate included, even when it has expired. A request with bypass_cache=true
+	// gets a new one. Default: every request gets a new one.
+	ReissueSame bool
+	// RefuseBypassCache makes IMDS answer 400 to a request with bypass_cache, as one that does not know it. That is
+	// no Rejection.
+	RefuseBypassCache bool
 	// ResourceHandler serves the requests that the resource has authorised. Default: a JSON account of the caller.
 	ResourceHandler http.Handler
 	// ResourceAudience, when set, is the audience that a token for the resource must have.
 	ResourceAudience string
-	// Time returns the current time. Default: time.Now.
+	// ResourceClientAuth says whether the resource asks for a client certificate; tls.NoClientCert: it never does.
+	// One that is presented is verified in any case. Default: tls.RequestClientCert.
+	ResourceClientAuth *tls.ClientAuthType
+	// Time returns the current time, which is also the Date of IMDS's answers. Default: time.Now.
 	Time func() time.Time
 }
 
@@ -53,6 +63,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.ResourceHandler == nil {
 		o.ResourceHandler = http.HandlerFunc(describeCaller)
+	}
+	if o.ResourceClientAuth == nil {
+		o.ResourceClientAuth = new(tls.RequestClientCert)
 	}
 	if o.Time == nil {
 		o.Time = time.Now

@@ -28,7 +28,11 @@ func CallerFromContext(ctx context.Context) (Caller, bool) {
 }
 
 // serveResource is the protected resource.
-func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, client *x509.Certificate, _ *Fault) {
+func (s *Server) serveResource(w http.ResponseWriter, r *http.Request) {
+	var client *x509.Certificate
+	if certificates := r.TLS.PeerCertificates; len(certificates) > 0 {
+		client = certificates[0]
+	}
 	caller, err := s.authorize(r, client)
 	if err != nil {
 		s.reject(Resource, err.Error())

@@ -36,6 +36,7 @@ type Server struct {
 	imds, entra, resource     *http.Server
 	imdsURL, tokenURL, ownURL string
 	faults                    faults
+	certified                 certified
 	counters                  counters
 	done                      chan struct{}
 	closing                   sync.Once
@@ -50,20 +51,26 @@ func NewServer(options *Options) *Server {
 	}
 	s := &Server{options: options.withDefaults(), done: make(chan struct{})}
 	s.authority = newAuthority()
-	s.imds, s.imdsURL = s.serve(http.HandlerFunc(s.serveIMDS), "http", func(l net.Listener) net.Listener { return l })
-	s.entra, s.tokenURL = s.serve(s.onConnection(Token, s.serveToken), "https", s.listenTLS(Token, tls.RequireAnyClientCert))
-	s.resource, s.ownURL = s.serve(s.onConnection(Resource, s.serveResource), "https", s.listenTLS(Resource, tls.RequestClientCert))
+	s.imds, s.imdsURL = s.serve(s.serveIMDS, "http", listenPlain)
+	s.entra, s.tokenURL = s.serve(func(w http.ResponseWriter, r *http.Request) {
+		s.count(func(c *Counts) { c.Token++ })
+		s.exchange(Token, w, r, s.serveToken)
+	}, "https", s.listenTLS(Token, tls.RequireAnyClientCert))
+	s.resource, s.ownURL = s.serve(func(w http.ResponseWriter, r *http.Request) {
+		s.count(func(c *Counts) { c.Resource++ })
+		s.exchange(Resource, w, r, s.serveResource)
+	}, "https", s.listenTLS(Resource, *s.options.ResourceClientAuth))
 	return s
 }
 
 // serve starts an HTTP server on a port of its own and returns its URL.
-func (s *Server) serve(handler http.Handler, scheme string, wrap func(net.Listener) net.Listener) (*http.Server, string) {
+func (s *Server) serve(h http.HandlerFunc, scheme string, wrap func(net.Listener) net.Listener) (*http.Server, string) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		panic(fmt.Sprintf("imdstest: cannot listen on loopback: %v", err))
 	}
 	server := &http.Server{
-		Handler:     handler,
+		Handler:     h,
 		ErrorLog:    log.New(io.Discard, "", 0), // refused handshakes are what tests provoke
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
 	}
@@ -130,7 +137,7 @@ func (s *Server) Authority() *x509.Certificate { return s.authority.current().ce
 func (s *Server) RotateAuthority() { s.authority.rotate() }
 
 // IssueCertificate returns a certificate like those of issuecredential, without counting it: for tests that begin with a
-// certificate from an earlier process.
+// certificate from an earlier process. It is a new one even with Options.ReissueSame.
 func (s *Server) IssueCertificate(public crypto.PublicKey, clientID string) (*x509.Certificate, error) {
-	return s.authority.issue(s.options, public, clientID)
+	return s.certify(public, clientID, true)
 }

@@ -17,8 +17,8 @@ import (
 // What counts is what came over the wire.
 func TestEndThatOvertookTheRequest(t *testing.T) {
 	closedIdle := errors.New("http: server closed idle connection") // net/http does not export it
-	alert := imdstest.Fault{Endpoint: imdstest.Token, Kind: imdstest.KindAlert, Alert: 48}
-	end := imdstest.Fault{Endpoint: imdstest.Token, Kind: imdstest.KindEOFInHandshake}
+	alert := imdstest.Fault{Endpoint: imdstest.Token, At: imdstest.AtCertificate, Do: imdstest.Alert(48)}
+	end := imdstest.Fault{Endpoint: imdstest.Token, At: imdstest.AtCertificate, Do: imdstest.EOF{}}
 	for name, test := range map[string]struct {
 		fault    *imdstest.Fault
 		reported error

@@ -109,7 +109,7 @@ func TestTransportSpeaksHTTPSOnly(t *testing.T) {
 // A redirect would carry the certificate elsewhere.
 func TestTransportFollowsNoRedirect(t *testing.T) {
 	server, b := issued(t, imdstest.Options{})
-	server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Kind: imdstest.KindRedirect})
+	server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Do: imdstest.Redirect()})
 	require.NoError(t, post(t, mtls.NewTransport(server.MTLSTransport(), b), server.TokenURL()))
 	require.Equal(t, 1, server.Counts().Token)
 	require.Empty(t, server.Rejections())
@@ -118,7 +118,7 @@ func TestTransportFollowsNoRedirect(t *testing.T) {
 // A lost connection is repeated only if the body can be read again; nothing is sent half.
 func TestTransportDoesNotRepeatWhatItCannotReadAgain(t *testing.T) {
 	server, b := issued(t, imdstest.Options{})
-	server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Kind: imdstest.KindResetAfterHandshake})
+	server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Do: imdstest.Reset{}})
 	for name, again := range map[string]func() (io.ReadCloser, error){
 		"none":    nil,
 		"failing": func() (io.ReadCloser, error) { return nil, errors.New("the file is gone") },

@@ -42,7 +42,7 @@ func run(ctx context.Context, azure, without bool) error {
 		options.ClientOptions, options.MTLSTransport = server.ClientOptions(), server.MTLSTransport()
 		options.Store = mtls.NoStore{} // on Windows: not the user's, where a real certificate may lie
 		if without {
-			server.Inject(imdstest.Fault{Endpoint: imdstest.Metadata, Kind: imdstest.KindRespond, Status: http.StatusNotFound})
+			server.Inject(imdstest.Fault{Endpoint: imdstest.Metadata, Do: imdstest.Respond{Status: http.StatusNotFound}})
 		}
 	}
 	v2, err := azmtls.NewImdsV2MtlsCredential(options)

@@ -41,8 +41,10 @@ func run(ctx context.Context, vault, name string) error {
 		vault = server.ResourceURL()
 		clientOptions.DisableChallengeResourceVerification = true // the simulated vault is not in a vault's domain
 		server.Inject(imdstest.Fault{                             // a vault answers a request without a token with its challenge
-			Endpoint: imdstest.Resource, Kind: imdstest.KindRespond, Status: http.StatusUnauthorized, Times: 1,
-			Header: http.Header{"Www-Authenticate": {`Bearer authorization="https://login.microsoftonline.com/tenant", resource="https://vault.azure.net"`}},
+			Endpoint: imdstest.Resource, Times: 1,
+			Do: imdstest.Respond{Status: http.StatusUnauthorized, Header: http.Header{
+				"Www-Authenticate": {`Bearer authorization="https://login.microsoftonline.com/tenant", resource="https://vault.azure.net"`},
+			}},
 		})
 	}
 	cred, err := azmtls.NewImdsV2MtlsCredential(options)
