@@ -9,7 +9,6 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
-	"github.com/azmtls/azmtls/mtls"
 )
 
 // Client returns an http.Client for one resource, for programs without an SDK client. It sends every request with a token for
@@ -20,7 +19,7 @@ func (c *ImdsV2MtlsCredential) Client(scope string) *http.Client {
 	options := policy.ClientOptions{
 		Retry:     policy.RetryOptions{MaxRetries: -1}, // callers of net/http expect one try
 		Telemetry: policy.TelemetryOptions{Disabled: true},
-		Transport: c.plainClient(refuseRedirect), // for what is not a bound token: bearer tokens
+		Transport: c.clients.plain(refuseRedirect), // for what is not a bound token: bearer tokens
 	}
 	c.BindClientOptions(&options)
 	options.Transport = bodyTransport{options.Transport}
@@ -28,11 +27,6 @@ func (c *ImdsV2MtlsCredential) Client(scope string) *http.Client {
 		PerRetry: []policy.Policy{runtime.NewBearerTokenPolicy(c, []string{scope}, nil)},
 	}, &options)
 	return &http.Client{Transport: clientTransport{pipeline}, CheckRedirect: sameHost}
-}
-
-// plainClient returns a client that presents no certificate and otherwise connects like those that do.
-func (c *ImdsV2MtlsCredential) plainClient(redirect func(*http.Request, []*http.Request) error) *http.Client {
-	return &http.Client{Transport: mtls.Template(c.options.MTLSTransport), CheckRedirect: redirect}
 }
 
 func refuseRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }

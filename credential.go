@@ -5,17 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"sync/atomic"
-	"time"
 	"unicode"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore/tracing"
 	"github.com/azmtls/azmtls/internal/entra"
+	"github.com/azmtls/azmtls/internal/eventlog"
+	"github.com/azmtls/azmtls/internal/failure"
 	"github.com/azmtls/azmtls/internal/imds"
+	"github.com/azmtls/azmtls/internal/oauth"
 	"github.com/azmtls/azmtls/internal/tokencache"
 	"github.com/azmtls/azmtls/mtls"
 )
@@ -30,62 +30,60 @@ const (
 // the instance metadata service (IMDS v2) issues and that the credential replaces by itself when it goes bad. It is safe for
 // concurrent use. See the package documentation.
 type ImdsV2MtlsCredential struct {
-	options  ImdsV2MtlsCredentialOptions
-	imds     *imds.Client
-	source   mtls.Source
-	pools    pools
-	pipeline runtime.Pipeline
-	tracer   tracing.Tracer
-	tokens   *tokencache.Cache
-	now      func() time.Time
-
-	unbindable sync.Map    // resources for which Entra binds no tokens (AADSTS392196)
-	refused    atomic.Bool // a resource has refused a binding
-
-	background context.Context // of the refreshes, until Close
-	close      context.CancelFunc
+	tokenType TokenType
+	tokens    *tokencache.Cache
+	grants    grants
+	requests  *tokenClient
+	clients   *binder
+	tracing   tracer
+	closed    atomic.Bool
 }
 
 // NewImdsV2MtlsCredential creates an ImdsV2MtlsCredential. Pass nil to accept default options: the system-assigned identity,
 // bearer tokens over mutual TLS for any client and proof-of-possession tokens for bound ones. It makes no network call.
 func NewImdsV2MtlsCredential(options *ImdsV2MtlsCredentialOptions) (*ImdsV2MtlsCredential, error) {
-	return newCredential(options, environment{})
-}
-
-// environment is what tests replace.
-type environment struct {
-	now   func() time.Time                           // nil: the real clock
-	sleep func(context.Context, time.Duration) error // nil: a real timer
-}
-
-func newCredential(options *ImdsV2MtlsCredentialOptions, env environment) (*ImdsV2MtlsCredential, error) {
-	c := &ImdsV2MtlsCredential{now: env.now, tokens: tokencache.New(env.now)}
-	if c.now == nil {
-		c.now = time.Now
-	}
+	var o ImdsV2MtlsCredentialOptions
 	if options != nil {
-		c.options = *options
+		o = *options
 	}
-	o := &c.options
-	if err := o.check(); err != nil {
+	c, err := newCredential(o)
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w", credName, err)
+	}
+	return c, nil
+}
+
+func newCredential(o ImdsV2MtlsCredentialOptions) (*ImdsV2MtlsCredential, error) {
+	if err := o.check(); err != nil {
+		return nil, err
 	}
 	o.setDefaults()
 	id, err := identity(o.ID)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", credName, err)
+		return nil, err
 	}
-	o.Logging.IncludeBody = false // bodies hold certificate requests and tokens
-	o.APIVersion = ""             // is for the services of SDK clients
-	c.imds, err = imds.New(imds.Options{ClientOptions: o.ClientOptions, ID: id, Sleep: env.sleep})
+	service, err := imds.New(imds.Options{ClientOptions: o.ClientOptions, ID: id, Clock: o.Cache.Clock})
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", credName, err)
+		return nil, err
 	}
-	c.source = mtls.Source{Alias: o.alias(id), Endpoint: c.imds.Endpoint(), Keys: o.KeyProvider, MinStrength: o.MinBindingStrength, Store: o.Store, Mint: c.mint}
-	c.pools.template = o.MTLSTransport
-	c.pipeline = c.newPipeline()
-	c.tracer = o.TracingProvider.NewTracer(credName, version)
-	c.background, c.close = context.WithCancel(context.Background())
+	issuer := &issuer{imds: service, keys: o.KeyProvider, minStrength: o.MinBindingStrength, attestation: o.Attestation}
+	c := &ImdsV2MtlsCredential{
+		tokenType: o.TokenType,
+		tokens:    tokencache.New(o.Cache.Clock),
+		grants:    grants{clock: o.Cache.Clock},
+		tracing:   tracer{o.TracingProvider.NewTracer(credName, version)},
+	}
+	bindings := &bindings{
+		cache: o.Cache,
+		source: mtls.Source{
+			Alias: o.alias(id), Endpoint: service.Endpoint(), Keys: o.KeyProvider, MinStrength: o.MinBindingStrength,
+			Store: o.Store, Mint: issuer.mint,
+		},
+		template: o.MTLSTransport,
+		tracing:  c.tracing,
+	}
+	c.requests = newTokenClient(o.ClientOptions, bindings)
+	c.clients = &binder{tokens: c.tokens, bindings: bindings, current: c.current}
 	return c, nil
 }
 
@@ -100,11 +98,11 @@ func (c *ImdsV2MtlsCredential) GetToken(ctx context.Context, opts policy.TokenRe
 		return azcore.AccessToken{}, newAuthenticationError(fmt.Errorf("GetToken takes exactly one scope, got %d", len(opts.Scopes)), nil)
 	}
 	resource := strings.TrimSuffix(opts.Scopes[0], "/.default")
-	key := tokencache.Key{Resource: resource, Bound: c.wantsBound(ctx, resource), CAE: opts.EnableCAE}
+	key := tokencache.Key{Resource: resource, Bound: c.wantsBound(ctx, resource, opts), CAE: opts.EnableCAE}
 	if opts.Claims == "" {
 		if e, refresh := c.tokens.Get(key); e != nil {
-			if refresh {
-				go c.refresh(key)
+			if refresh && !c.closed.Load() {
+				c.refresh(key)
 			}
 			return e.Token, nil
 		}
@@ -127,18 +125,17 @@ func checkResource(resource string) error {
 	return nil
 }
 
-// wantsBound decides which type of token this call gets: one that is bound to the certificate, or a bearer token.
-func (c *ImdsV2MtlsCredential) wantsBound(ctx context.Context, resource string) bool {
-	switch c.options.TokenType {
+// wantsBound decides which type of token this call gets: one that is bound to the certificate, or a bearer token. Auto binds
+// those of a bound client that puts its token where azcore's bearer policy does, which is what asks with EnableCAE.
+func (c *ImdsV2MtlsCredential) wantsBound(ctx context.Context, resource string, opts policy.TokenRequestOptions) bool {
+	switch c.tokenType {
 	case TokenTypeMtlsPoP:
 		return true
 	case TokenTypeAuto:
-		if c.bound(ctx) != nil {
-			_, unbindable := c.unbindable.Load(resource)
-			return !unbindable
-		}
+		return opts.EnableCAE && c.clients.marked(ctx) != nil && !c.grants.bearer(resource)
+	default:
+		return false
 	}
-	return false
 }
 
 // token gets a token that the cache does not have, or may not give out because of claims. Callers who want the same one at the
@@ -147,55 +144,95 @@ func (c *ImdsV2MtlsCredential) token(ctx context.Context, key tokencache.Key, cl
 	if err := checkResource(key.Resource); err != nil {
 		return nil, newAuthenticationError(err, nil)
 	}
-	merged, err := entra.MergeClaims(claims, key.CAE)
-	if err != nil {
+	if _, err := entra.MergeClaims(claims, key.CAE); err != nil {
 		return nil, newAuthenticationError(err, nil)
 	}
+	carry := c.tracing.carry(ctx)
 	e, err := c.tokens.Share(ctx, key, claims, func(ctx context.Context) (*tokencache.Entry, error) {
 		if claims == "" {
 			if e, _ := c.tokens.Get(key); e != nil {
 				return e, nil // it came between this caller's look into the cache and its turn
 			}
 		}
-		return c.authenticate(ctx, key, merged)
+		return c.authenticate(carry(ctx), key, claims)
 	})
 	if err != nil && !explained(err) {
-		err = newAuthenticationError(err, nil) // this caller stopped waiting
+		err = newAuthenticationError(fmt.Errorf("waiting for a token: %w", err), nil) // this caller stopped waiting
 	}
 	return e, err
 }
 
-// authenticate asks Entra for a token, over the pipeline: recovery, retry, binding, mutual TLS.
-func (c *ImdsV2MtlsCredential) authenticate(ctx context.Context, key tokencache.Key, claims string) (e *tokencache.Entry, err error) {
-	ctx, end := runtime.StartSpan(ctx, credName+".GetToken", c.tracer, nil)
-	defer func() { end(err) }()
-	x := &exchange{request: entra.Request{Resource: key.Resource, TokenType: tokenType(key.Bound), Claims: claims}}
-	token, err := c.exchange(ctx, x)
-	if errors.Is(err, ErrTokenBindingUnsupported) && c.options.TokenType == TokenTypeAuto && key.Bound {
-		mtls.Logf(EventAuthentication, "Entra binds no tokens for %s (AADSTS392196): bearer tokens for it from now on", key.Resource)
-		c.unbindable.Store(key.Resource, nil)
-		key.Bound, x.request.TokenType = false, entra.TypeBearer
-		token, err = c.exchange(ctx, x)
+// current returns the token to send in the place of one that was issued here: itself, or, when it is not valid any more, the
+// one that GetToken would give now. A client's own policy may hold a token for long after its binding was evicted.
+func (c *ImdsV2MtlsCredential) current(ctx context.Context, issued *tokencache.Entry) (*tokencache.Entry, error) {
+	if c.tokens.Valid(issued) {
+		return issued, nil
 	}
-	if err != nil {
-		err = c.explain(err, x)
-		mtls.Logf(EventAuthentication, "no token for %s: %v", key.Resource, err)
-		return nil, err
+	if e, _ := c.tokens.Get(issued.Key); e != nil {
+		return e, nil
 	}
-	mtls.Logf(EventAuthentication, "got a %s token for %s with binding %s", x.request.TokenType, key.Resource, mtls.Mask(x.binding.Thumbprint()))
-	e = c.tokens.NewEntry(key, azcore.AccessToken{Token: token.Value, ExpiresOn: token.ExpiresOn, RefreshOn: token.RefreshOn}, x.binding)
-	c.keep(e)
-	return e, nil
+	return c.token(ctx, issued.Key, "")
 }
 
-// keep caches a token, unless its binding serves one call only, and remembers a bound one as ours.
-func (c *ImdsV2MtlsCredential) keep(e *tokencache.Entry) {
-	if e.Binding.Cacheable(c.now()) {
-		c.tokens.Put(e)
+// authenticate asks Entra for a token.
+func (c *ImdsV2MtlsCredential) authenticate(ctx context.Context, key tokencache.Key, claims string) (e *tokencache.Entry, err error) {
+	ctx, end := runtime.StartSpan(ctx, credName+".GetToken", c.tracing.Tracer, nil)
+	defer func() { end(err) }()
+	merged, err := entra.MergeClaims(claims, key.CAE)
+	if err != nil {
+		return nil, newAuthenticationError(err, nil)
 	}
+	x := &exchange{request: entra.Request{Resource: key.Resource, TokenType: tokenType(key.Bound), Claims: merged}}
+	token, err := c.requests.exchange(ctx, x)
+	if err != nil && key.Bound && c.tokenType == TokenTypeAuto {
+		if bearer, ok := c.bearerInstead(ctx, x, claims, err); ok {
+			token, err, key.Bound = bearer, nil, false
+		}
+	}
+	if err != nil {
+		err = explain(err, x)
+		eventlog.Writef(EventAuthentication, "no token for %s: %v", key.Resource, err)
+		return nil, err
+	}
+	binding := x.transport.Binding()
+	eventlog.Writef(EventAuthentication, "got a %s token for %s with binding %s",
+		x.request.TokenType, key.Resource, eventlog.Mask(binding.Thumbprint()))
+	access := azcore.AccessToken{Token: token.Value, ExpiresOn: token.ExpiresOn, RefreshOn: token.RefreshOn}
+	e = c.tokens.NewEntry(key, access, binding)
+	c.tokens.Put(e)
 	if e.Key.Bound {
 		c.tokens.Remember(e)
 	}
+	return e, nil
+}
+
+// bearerInstead asks for a bearer token where Entra declined a bound one, with the same binding, if that may help.
+func (c *ImdsV2MtlsCredential) bearerInstead(
+	ctx context.Context, x *exchange, claims string, declined error,
+) (token entra.Token, ok bool) {
+	resource := x.request.Resource
+	unsupported := errors.Is(declined, ErrTokenBindingUnsupported)
+	if !unsupported && (claims != "" || !mayGrantBearer(declined) || c.grants.declined(resource)) {
+		return token, false
+	}
+	bound := *x
+	x.request.TokenType = entra.TypeBearer
+	token, err := c.requests.exchange(ctx, x)
+	code := oauthCode(declined)
+	switch {
+	case unsupported && code == unbindableTenant:
+		c.grants.rememberTenant()
+	case unsupported || err == nil:
+		c.grants.remember(resource, true)
+	case failure.Is[*oauth.Error](err):
+		c.grants.remember(resource, false)
+	}
+	if err != nil {
+		*x = bound // the first error stands
+		return token, false
+	}
+	eventlog.Writef(EventAuthentication, "Entra binds no tokens for %s (%v): bearer tokens for it for an hour", resource, declined)
+	return token, true
 }
 
 func tokenType(bound bool) string {
@@ -205,21 +242,23 @@ func tokenType(bound bool) string {
 	return entra.TypeBearer
 }
 
-// refresh replaces a token that is still valid; if that fails, it goes on being used, and the next attempt is half a minute off.
+// refresh replaces a token that is still valid, in the background; if that fails, it goes on being used, and the next attempt is
+// half a minute off.
 func (c *ImdsV2MtlsCredential) refresh(key tokencache.Key) {
-	merged, err := entra.MergeClaims("", key.CAE)
-	if err == nil {
-		_, err = c.authenticate(c.background, key, merged)
-	}
-	if err != nil {
-		mtls.Logf(EventAuthentication, "refreshing the token for %s failed, the old one is used on: %v", key.Resource, err)
-	}
+	c.tokens.Refresh(key, func(ctx context.Context) (*tokencache.Entry, error) {
+		e, err := c.authenticate(ctx, key, "")
+		if err != nil {
+			eventlog.Writef(EventAuthentication, "refreshing the token for %s failed, the old one is used on: %v", key.Resource, err)
+		}
+		return e, err
+	})
 }
 
 // Close ends background refreshes and closes idle connections. A closed credential still gets tokens, without those.
 func (c *ImdsV2MtlsCredential) Close() error {
-	c.close()
-	c.pools.closeIdle()
+	c.closed.Store(true)
+	c.tokens.CancelUnwanted()
+	c.requests.bindings.closeIdle()
 	return nil
 }
 

@@ -88,8 +88,14 @@ func TestBoundClientUsesBoundTokens(t *testing.T) {
 
 // TestBoundClientHeals: the resource refuses the binding, the caller does not notice.
 func TestBoundClientHeals(t *testing.T) {
-	nginx := imdstest.Fault{Do: imdstest.Respond{Status: 400, Body: "<html><head><title>400 The SSL certificate error</title></head></html>"}}
-	keyVault := imdstest.Fault{Do: imdstest.Respond{Status: 401, Body: `{"error":{"code":"Unauthorized","innererror":{"code":"MtlsCnfClaimRequestDataValidationFailed"}}}`}}
+	nginx := imdstest.Fault{Do: imdstest.Respond{
+		Status: 400, Header: http.Header{"Content-Type": {"text/html"}},
+		Body: "<html>\r\n<head><title>400 The SSL certificate error</title></head>\r\n<body>\r\n</body></html>",
+	}}
+	keyVault := imdstest.Fault{Do: imdstest.Respond{
+		Status: 401, Header: http.Header{"Content-Type": {"application/json; charset=utf-8"}},
+		Body: `{"error":{"code":"Unauthorized","innererror":{"code":"MtlsCnfClaimRequestDataValidationFailed"}}}`,
+	}}
 	faults := map[string]imdstest.Fault{
 		"alert 42":              {At: imdstest.AtCertificate, Do: imdstest.Alert(42)},
 		"alert 48":              {At: imdstest.AtCertificate, Do: imdstest.Alert(48)},
@@ -103,6 +109,9 @@ func TestBoundClientHeals(t *testing.T) {
 	}
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		for name, fault := range faults {
+			if version == tls.VersionTLS12 && fault.Do == imdstest.Action(imdstest.Alert(116)) {
+				continue // certificate_required is TLS 1.3's
+			}
 			t.Run(tls.VersionName(version)+"/"+name, func(t *testing.T) {
 				t.Parallel()
 				f := newFixture(t, imdstest.Options{TLSVersion: version, ResourceHandler: echo}, nil)
@@ -110,11 +119,13 @@ func TestBoundClientHeals(t *testing.T) {
 				_, _, err := send(t.Context(), client, http.MethodGet, f.server.ResourceURL(), "")
 				require.NoError(t, err)
 				require.NoError(t, f.cred.Close())
+				f.clock.Advance(6 * time.Minute) // the host is not known any more as one that takes this binding
 				bad := f.store.get(alias).Thumbprint()
 				fault := fault
 				fault.Endpoint, fault.Thumbprint = imdstest.Resource, bad
 				f.server.Inject(fault)
-				status, body, err := send(t.Context(), client, http.MethodPut, f.server.ResourceURL(), "payload")
+				asked := policy.WithHTTPHeader(t.Context(), http.Header{"x-ms-tokenboundauth": {"true"}})
+				status, body, err := send(asked, client, http.MethodPut, f.server.ResourceURL(), "payload")
 				require.NoError(t, err)
 				require.Equal(t, http.StatusOK, status)
 				require.Equal(t, "mtls_pop payload", body, "the body was sent again from its start")
@@ -166,7 +177,7 @@ func TestResourceThatAlwaysRefuses(t *testing.T) {
 	client := f.bound()
 	for range 100 {
 		_, _, err := send(t.Context(), client, http.MethodGet, f.server.ResourceURL(), "")
-		require.ErrorContains(t, err, "rejected at")
+		require.ErrorContains(t, err, "refused at")
 	}
 	require.LessOrEqual(t, f.server.Counts().Issued, 4)
 	_, err := f.token(vault)
@@ -344,17 +355,6 @@ func TestSharedClientWhileTheBindingRotates(t *testing.T) {
 	f.noRejections()
 }
 
-func TestHostsThatDemandTokenBinding(t *testing.T) {
-	for host, demands := range map[string]bool{
-		"my.vault.azure.net": true, "MY.Vault.Azure.Net": true, "hsm.managedhsm.azure.net": true,
-		"my.vault.usgovcloudapi.net": true, "hsm.managedhsm.usgovcloudapi.net": true,
-		"my.vault.azure.cn": true, "hsm.managedhsm.azure.cn": true,
-		"vault.azure.net": false, "my.vault.azure.net.evil.example": false, "account.blob.core.windows.net": false,
-	} {
-		require.Equal(t, demands, azmtls.DemandsTokenBinding(host), host)
-	}
-}
-
 func TestClient(t *testing.T) {
 	for _, tokenType := range []azmtls.TokenType{azmtls.TokenTypeAuto, azmtls.TokenTypeMtlsPoP, azmtls.TokenTypeBearer} {
 		t.Run(tokenType.String(), func(t *testing.T) {
@@ -388,6 +388,7 @@ func TestClientHeals(t *testing.T) {
 	require.Equal(t, "mtls_pop payload", string(body))
 	require.Equal(t, 2, f.server.Counts().Issued)
 
+	f.clock.Advance(2 * time.Second) // the next unit has come
 	// A body that cannot be read again: the certificate is replaced, the request is not repeated, and the error says so.
 	require.NoError(t, f.cred.Close())
 	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Resource, At: imdstest.AtCertificate, Do: imdstest.Alert(48), Thumbprint: f.store.get(alias).Thumbprint()})

@@ -1,30 +1,35 @@
 package azmtls
 
 import (
+	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"regexp"
 	"strings"
 
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore/log"
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
-	"github.com/azmtls/azmtls/internal/entra"
+	"github.com/azmtls/azmtls/internal/eventlog"
+	"github.com/azmtls/azmtls/internal/failure"
 	"github.com/azmtls/azmtls/internal/imds"
+	"github.com/azmtls/azmtls/internal/oauth"
 	"github.com/azmtls/azmtls/mtls"
 )
 
 const (
 	// EventAuthentication logs tokens that were obtained, and why some were not.
-	EventAuthentication log.Event = "azmtls.Authentication"
+	EventAuthentication = eventlog.Authentication
 	// EventBinding logs the life of bindings: loaded, minted, saved, rotated.
-	EventBinding = mtls.EventBinding
-	// EventRecovery logs recovery: what was rejected and why, what was evicted, what was tried again.
-	EventRecovery = mtls.EventRecovery
+	EventBinding = eventlog.Binding
+	// EventRecovery logs recovery: what was refused and why, what was evicted, what was tried again.
+	EventRecovery = eventlog.Recovery
 )
 
 // ErrTokenBindingUnsupported says that the resource does not support proof-of-possession tokens (AADSTS392196). Set TokenType to
 // [TokenTypeAuto] or [TokenTypeBearer] to get bearer tokens for it.
-var ErrTokenBindingUnsupported = errors.New("the resource does not support proof-of-possession tokens; set TokenType to TokenTypeAuto or TokenTypeBearer to get bearer tokens for it")
+var ErrTokenBindingUnsupported = errors.New("the resource does not support proof-of-possession tokens; " +
+	"set TokenType to TokenTypeAuto or TokenTypeBearer to get bearer tokens for it")
 
 // AuthenticationError says why there is no token. It unwraps to its cause: the *azcore.ResponseError where a server answered,
 // the context's error where the caller gave up, [ErrTokenBindingUnsupported].
@@ -33,21 +38,26 @@ type AuthenticationError struct {
 	AADSTS string
 	// CorrelationID identifies the request in Entra's logs; empty when Entra gave none.
 	CorrelationID string
-	// Recovery says what was done about it.
-	Recovery string
+	// Recovery is what was done about it.
+	Recovery Recovery
 
 	err error
 }
 
 func newAuthenticationError(err error, x *exchange) *AuthenticationError {
-	e := &AuthenticationError{err: err, Recovery: recoveryOf(err, x)}
-	if failure, ok := errors.AsType[*entra.Error](err); ok {
-		e.CorrelationID = failure.CorrelationID
-		if len(failure.AADSTS) > 0 {
-			e.AADSTS = failure.AADSTS[0]
-		}
+	e := &AuthenticationError{err: err, Recovery: recoveryOf(err, x), AADSTS: oauthCode(err)}
+	if failed, ok := errors.AsType[*oauth.Error](err); ok {
+		e.CorrelationID = failed.CorrelationID
 	}
 	return e
+}
+
+// oauthCode returns the first of Entra's codes in an error, empty if there is none.
+func oauthCode(err error) string {
+	if failed, ok := errors.AsType[*oauth.Error](err); ok && len(failed.AADSTS) > 0 {
+		return failed.AADSTS[0]
+	}
+	return ""
 }
 
 // Error implements the error interface. The text is not contractual and holds no token, key or full identifier.
@@ -72,7 +82,7 @@ func (e *AuthenticationError) Unwrap() error { return e.err }
 func (*AuthenticationError) NonRetriable() {}
 
 // explain makes the error of a failed exchange one that tells the caller what happened.
-func (c *ImdsV2MtlsCredential) explain(err error, x *exchange) error {
+func explain(err error, x *exchange) error {
 	if unavailable, ok := errors.AsType[*imds.UnavailableError](err); ok {
 		return azidentity.NewCredentialUnavailableError(fmt.Sprintf("%s: %v", credName, unavailable))
 	}
@@ -88,38 +98,31 @@ func explained(err error) bool {
 	return ok
 }
 
-// recoveryOf says what recovery did about a failure.
-func recoveryOf(err error, x *exchange) string {
-	backoff, delayed := errors.AsType[*mtls.BackoffError](err)
-	switch {
-	case delayed && x != nil && x.rejected > 0:
-		return fmt.Sprintf("the rejected binding was evicted; %d fresh ones were refused in a row, so no other was tried", backoff.Refusals)
-	case delayed:
-		return fmt.Sprintf("nothing was tried: %d fresh bindings were refused in a row, the next mint is allowed at %s", backoff.Refusals, backoff.Until.UTC().Format("15:04:05 MST"))
-	case x == nil || x.rejected == 0:
-		return "none, the binding was not rejected"
-	case x.rejected == 1 && x.presented <= 1:
-		return "the rejected binding was evicted, and no fresh one could be had"
-	case x.rejected == 1:
-		return "the rejected binding was evicted and the request sent once more with a fresh one, which failed for another reason"
-	default:
-		return "the rejected binding was evicted and the request sent once more with a fresh one, which was rejected and evicted too"
-	}
-}
-
 // adviceFor says what the reader can do, where there is something.
 func adviceFor(err error) string {
-	if _, rejected := errors.AsType[*mtls.BindingRejectedError](err); rejected {
+	switch {
+	case failure.Is[*mtls.Refusal](err):
 		return "Check that the identity is still assigned to this machine and that its key provider gives working keys."
-	}
-	switch mtls.Classify(err, mtls.AttemptInfo{}) {
-	case mtls.ServerUntrusted:
-		return "If a proxy intercepts TLS, exempt the token endpoint from it, or trust its authority in MTLSTransport.TLSClientConfig.RootCAs."
-	case mtls.Unreachable:
+	case failure.Is[*tls.CertificateVerificationError](err):
+		return "If a proxy intercepts TLS, exempt the token endpoint from it, " +
+			"or trust its authority in MTLSTransport.TLSClientConfig.RootCAs."
+	case isUnreachable(err):
 		return "Check the network path to the host, and MTLSTransport.Proxy."
 	default:
 		return ""
 	}
+}
+
+// isUnreachable reports that no connection came about, or no answer in time.
+func isUnreachable(err error) bool {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return false
+	}
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
+		return true
+	}
+	timeout, ok := errors.AsType[net.Error](err)
+	return failure.Is[*net.DNSError](err) || (ok && timeout.Timeout())
 }
 
 var guid = regexp.MustCompile(`([0-9a-fA-F]{8})(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}`)

@@ -113,5 +113,5 @@ func ExampleAuthenticationError() {
 	}
 	// Output:
 	// AADSTS700016
-	// none, the binding was not rejected
+	// none, the binding was not refused
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/azmtls/azmtls"
 	"github.com/azmtls/azmtls/imdstest"
+	"github.com/azmtls/azmtls/internal/clock"
 	"github.com/azmtls/azmtls/mtls"
 	"github.com/stretchr/testify/require"
 )
@@ -132,14 +133,16 @@ type fixture struct {
 	store  *store
 	keys   *keys
 	cred   *azmtls.ImdsV2MtlsCredential
-	now    func() time.Time
+	clock  *clock.Fake // of the simulator and the credential; waits take no time
 }
 
 // newFixture starts a simulator; edit may change the credential's options.
 func newFixture(t testing.TB, options imdstest.Options, edit func(*azmtls.ImdsV2MtlsCredentialOptions)) *fixture {
 	t.Helper()
 	options.TenantID, options.ClientID = tenant, clientID
-	f := &fixture{TB: t, server: imdstest.NewServer(&options), store: &store{}, keys: &keys{}, now: time.Now}
+	f := &fixture{TB: t, store: &store{}, keys: &keys{}, clock: clock.NewFake(time.Now())}
+	options.Time = f.clock.Wall
+	f.server = imdstest.NewServer(&options)
 	t.Cleanup(f.server.Close)
 	f.cred = f.another(edit)
 	return f
@@ -152,7 +155,7 @@ func (f *fixture) another(edit func(*azmtls.ImdsV2MtlsCredentialOptions)) *azmtl
 	if edit != nil {
 		edit(o)
 	}
-	cred, err := azmtls.NewCredentialAt(func() time.Time { return f.now() }, o)
+	cred, err := azmtls.NewImdsV2MtlsCredential(o)
 	require.NoError(f, err)
 	f.Cleanup(func() { require.NoError(f, cred.Close()) })
 	return cred
@@ -165,7 +168,7 @@ func (f *fixture) options() *azmtls.ImdsV2MtlsCredentialOptions {
 		MTLSTransport: f.server.MTLSTransport(),
 		KeyProvider:   f.keys,
 		Store:         f.store,
-		Cache:         &mtls.Cache{Time: func() time.Time { return f.now() }},
+		Cache:         &mtls.Cache{Clock: f.clock.Clock()},
 	}
 	o.Retry = policy.RetryOptions{RetryDelay: time.Millisecond, MaxRetryDelay: 5 * time.Millisecond}
 	return o

@@ -56,9 +56,7 @@ func TestConstructor(t *testing.T) {
 // Zero values of exported types are of no use, but they do not panic.
 func TestZeroValues(t *testing.T) {
 	require.NotEmpty(t, (&azmtls.AuthenticationError{}).Error())
-	require.NotEmpty(t, (&mtls.BindingRejectedError{}).Error())
-	require.NotEmpty(t, (&mtls.BackoffError{}).Error())
-	require.NotEmpty(t, (&mtls.SignerError{}).Error())
+	require.NotEmpty(t, (&mtls.Refusal{}).Error())
 }
 
 type strangeID struct{ azidentity.ManagedIDKind }
@@ -82,7 +80,10 @@ func TestKeys(t *testing.T) {
 	f := newFixture(t, imdstest.Options{}, func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.MinBindingStrength = mtls.StrengthTPM })
 	_, err := f.token(vault)
 	require.ErrorContains(t, err, "strength software where MinBindingStrength demands TPM")
+	_, err = f.token(vault)
+	require.ErrorContains(t, err, "nothing was tried", "the cause comes at once")
 	f.keys.err = errors.New("no TPM here")
+	f.clock.Advance(2 * time.Second)
 	_, err = f.token(vault)
 	require.ErrorIs(t, err, f.keys.err)
 	nothing := f.another(func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.KeyProvider = nilKeys{} })
@@ -92,11 +93,13 @@ func TestKeys(t *testing.T) {
 
 	f.keys.err = nil
 	weak := f.plant().Thumbprint()
+	f.clock.Advance(5 * time.Second)
 	_, err = f.token(vault)
 	require.ErrorContains(t, err, "MinBindingStrength", "a binding from the store is held to it as well")
 	require.Zero(t, f.server.Counts())
 
 	f.keys.strength = mtls.StrengthTPM
+	f.clock.Advance(10 * time.Second)
 	_, err = f.token(vault)
 	require.NoError(t, err, "it is not in the way of a stronger one")
 	require.Equal(t, 1, f.server.Counts().Issued)

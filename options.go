@@ -10,6 +10,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 	"github.com/azmtls/azmtls/internal/imds"
+	"github.com/azmtls/azmtls/internal/template"
 	"github.com/azmtls/azmtls/mtls"
 )
 
@@ -87,7 +88,7 @@ func (o *ImdsV2MtlsCredentialOptions) check() error {
 	if o.MinBindingStrength < mtls.StrengthNone || o.MinBindingStrength > mtls.StrengthKeyGuard {
 		return fmt.Errorf("MinBindingStrength: %s is no strength that a key can have", o.MinBindingStrength)
 	}
-	if err := mtls.CheckTemplate(o.MTLSTransport); err != nil {
+	if err := template.Check(o.MTLSTransport); err != nil {
 		return fmt.Errorf("MTLSTransport: %w", err)
 	}
 	return nil
@@ -95,6 +96,8 @@ func (o *ImdsV2MtlsCredentialOptions) check() error {
 
 // setDefaults fills in what the caller left open.
 func (o *ImdsV2MtlsCredentialOptions) setDefaults() {
+	o.Logging.IncludeBody = false // bodies hold certificate requests and tokens
+	o.APIVersion = ""             // is for the services of SDK clients
 	if o.KeyProvider == nil {
 		o.KeyProvider = platformKeys()
 	}

@@ -89,48 +89,47 @@ func TestClaimsBypassTheCache(t *testing.T) {
 }
 
 func TestTokensExpire(t *testing.T) {
-	now := time.Now()
-	var mu sync.Mutex
-	clock := func() time.Time { mu.Lock(); defer mu.Unlock(); return now }
-	advance := func(d time.Duration) { mu.Lock(); defer mu.Unlock(); now = now.Add(d) }
-	f := newFixture(t, imdstest.Options{Time: clock}, nil)
-	f.now = clock
-	f.cred = f.another(nil)
+	f := newFixture(t, imdstest.Options{}, nil)
 	first, err := f.token(vault)
 	require.NoError(t, err)
 
-	advance(40 * time.Minute) // past RefreshOn: the old token is given out while a new one is fetched
+	f.clock.Advance(40 * time.Minute) // past RefreshOn: the old token is given out while a new one is fetched
+	hold := f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Do: imdstest.Hang{}})
 	for range 100 {
 		token, err := f.token(vault)
 		require.NoError(t, err)
-		require.Contains(t, []string{first.Token, "new"}, map[bool]string{true: first.Token, false: "new"}[token.Token == first.Token])
+		require.Equal(t, first, token)
 	}
-	require.Eventually(t, func() bool {
-		token, err := f.token(vault)
-		return err == nil && token.Token != first.Token
-	}, 10*time.Second, 5*time.Millisecond)
-	require.Equal(t, 2, f.server.Counts().Token, "one refresh, however many asked")
-
-	advance(59 * time.Minute) // too little is left for a request
+	require.Eventually(t, func() bool { return f.server.Counts().Token == 2 }, 10*time.Second, time.Millisecond)
+	hold()
+	require.NoError(t, f.cred.Close()) // ends the refresh that hangs
+	f.cred = f.another(nil)
 	_, err = f.token(vault)
 	require.NoError(t, err)
-	require.Equal(t, 3, f.server.Counts().Token)
+	require.Equal(t, 3, f.server.Counts().Token, "one refresh, however many asked")
+
+	f.clock.Advance(31 * time.Minute)
+	old, err := f.token(vault)
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		token, err := f.token(vault)
+		return err == nil && token.Token != old.Token
+	}, 10*time.Second, time.Millisecond)
+	require.Equal(t, 4, f.server.Counts().Token)
+
+	f.clock.Advance(59 * time.Minute) // too little is left for a request
+	_, err = f.token(vault)
+	require.NoError(t, err)
+	require.Equal(t, 5, f.server.Counts().Token)
 }
 
 // A refresh that fails costs nothing as long as the token is good, and is not repeated at every call.
 func TestFailedRefreshKeepsTheToken(t *testing.T) {
-	now := time.Now()
-	var mu sync.Mutex
-	clock := func() time.Time { mu.Lock(); defer mu.Unlock(); return now }
-	f := newFixture(t, imdstest.Options{Time: clock}, nil)
-	f.now = clock
-	f.cred = f.another(nil)
+	f := newFixture(t, imdstest.Options{}, nil)
 	first, err := f.token(vault)
 	require.NoError(t, err)
 	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Do: imdstest.EntraError{OAuth: "temporarily_unavailable", AADSTS: "AADSTS90033"}})
-	mu.Lock()
-	now = now.Add(31 * time.Minute)
-	mu.Unlock()
+	f.clock.Advance(31 * time.Minute)
 	for range 50 {
 		token, err := f.token(vault)
 		require.NoError(t, err)
@@ -144,39 +143,46 @@ func TestFailedRefreshKeepsTheToken(t *testing.T) {
 	require.Equal(t, 1, f.server.Counts().Faults)
 }
 
-// Tokens die with their binding, also with that of another credential which shares it.
+// Bound tokens die with their binding, also with that of another credential which shares it; bearer tokens do not depend on it.
 func TestTokensAreDroppedWithTheirBinding(t *testing.T) {
-	f := newFixture(t, imdstest.Options{}, nil)
-	cache := &mtls.Cache{}
-	share := func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.Cache = cache }
-	one, two := f.another(share), f.another(share)
-	get := func(c *azmtls.ImdsV2MtlsCredential, scope string) azcore.AccessToken {
-		token, err := c.GetToken(t.Context(), policy.TokenRequestOptions{Scopes: []string{scope}})
-		require.NoError(t, err)
-		return token
+	for tokenType, dropped := range map[azmtls.TokenType]bool{azmtls.TokenTypeMtlsPoP: true, azmtls.TokenTypeBearer: false} {
+		f := newFixture(t, imdstest.Options{}, nil)
+		cache := &mtls.Cache{Clock: f.clock.Clock()}
+		share := func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.Cache, o.TokenType = cache, tokenType }
+		one, two := f.another(share), f.another(share)
+		get := func(c *azmtls.ImdsV2MtlsCredential, scope string) azcore.AccessToken {
+			token, err := c.GetToken(t.Context(), policy.TokenRequestOptions{Scopes: []string{scope}})
+			require.NoError(t, err)
+			return token
+		}
+		before := get(one, vault)
+		get(two, storage)
+		require.Equal(t, 1, f.server.Counts().Issued, "one binding for both")
+		require.NoError(t, two.Close())
+		f.server.Refuse(f.store.get(alias).Thumbprint(), 48)
+		get(two, "https://graph.microsoft.com/.default")
+		require.Equal(t, 2, f.server.Counts().Issued)
+		require.Equal(t, dropped, before != get(one, vault), "%s", tokenType)
+		require.Equal(t, 2, f.server.Counts().Issued)
+		require.Equal(t, 1, f.store.evicted())
 	}
-	before := get(one, vault)
-	get(two, storage)
-	require.Equal(t, 1, f.server.Counts().Issued, "one binding for both")
-	require.NoError(t, two.Close())
-	f.server.Refuse(f.store.get(alias).Thumbprint(), 48)
-	get(two, "https://graph.microsoft.com/.default")
-	require.Equal(t, 2, f.server.Counts().Issued)
-	require.NotEqual(t, before, get(one, vault), "the token of the evicted binding is not given out")
-	require.Equal(t, 2, f.server.Counts().Issued)
-	require.Equal(t, 1, f.store.evicted())
 }
 
-// A certificate with little left serves its call; neither it nor its token is kept.
+// A certificate with less than a day left serves as long as it lasts, from memory alone.
 func TestShortLivedCertificate(t *testing.T) {
 	f := newFixture(t, imdstest.Options{CertificateLifetime: 20 * time.Hour}, nil)
-	for range 2 {
-		_, err := f.token(vault)
+	for _, scope := range []string{vault, storage} {
+		_, err := f.token(scope)
 		require.NoError(t, err)
 	}
-	require.Equal(t, 2, f.server.Counts().Issued)
+	require.Equal(t, 1, f.server.Counts().Issued)
 	require.Equal(t, 2, f.server.Counts().TokenIssued)
 	require.Nil(t, f.store.get(alias))
+
+	f.clock.Advance(20*time.Hour - 4*time.Minute) // good for tokens until 5 minutes before its end
+	_, err := f.token(vault)
+	require.NoError(t, err)
+	require.Equal(t, 2, f.server.Counts().Issued)
 }
 
 func TestSharedCacheIsTheDefault(t *testing.T) {
@@ -238,26 +244,28 @@ func TestStampedeOfScopes(t *testing.T) {
 	require.Equal(t, 1, f.store.evicted())
 }
 
-// One caller's cancellation does not fail the others.
+// One caller's cancellation does not fail the others: the work goes on for them.
 func TestCancellationIsPersonal(t *testing.T) {
 	f := newFixture(t, imdstest.Options{}, nil)
-	remove := f.server.Inject(imdstest.Fault{Endpoint: imdstest.Issue, Do: imdstest.Hang{}})
+	gate := make(chan struct{})
+	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Issue, At: imdstest.AtAnswer, Do: imdstest.Edit(func(map[string]any) { <-gate })})
 	impatient, giveUp := context.WithCancel(t.Context())
 	errs := make(chan error, 2)
 	go func() {
 		_, err := f.cred.GetToken(impatient, policy.TokenRequestOptions{Scopes: []string{vault}})
 		errs <- err
 	}()
-	require.Eventually(t, func() bool { return f.server.Counts().Faults == 1 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return f.server.Counts().Issue == 1 }, 10*time.Second, time.Millisecond)
+	giveUp()
+	require.ErrorIs(t, <-errs, context.Canceled)
 	patient := make(chan error)
 	go func() {
 		_, err := f.token(vault)
 		patient <- err
 	}()
-	remove()
-	giveUp()
-	require.ErrorIs(t, <-errs, context.Canceled)
+	close(gate)
 	require.NoError(t, <-patient)
+	require.Equal(t, 1, f.server.Counts().Issue)
 }
 
 func TestClosedCredentialStillWorks(t *testing.T) {

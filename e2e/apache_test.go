@@ -123,8 +123,8 @@ func TestApacheRefusesLate(t *testing.T) {
 	require.NoError(t, err)
 	defer cred.Close()
 	_, err = cred.Client("https://vault.azure.net/.default").Post(url+"/secure/page", "text/plain", strings.NewReader("payload"))
-	var rejected *mtls.BindingRejectedError
-	require.ErrorAs(t, err, &rejected)
+	var refusal *mtls.Refusal
+	require.ErrorAs(t, err, &refusal)
 	require.Equal(t, 2, server.Counts().Issued)
-	require.Equal(t, 2, store.evictions)
+	require.Equal(t, 1, store.evictions, "the budget has no unit for the second")
 }

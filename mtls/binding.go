@@ -12,13 +12,8 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
-	"sync/atomic"
 	"time"
 )
-
-// minRemaining is how long a certificate must still be valid to be cached: IMDS issues for days, and MSAL renews a day
-// before the end, so that no process and no resource meets the last hours of a certificate.
-const minRemaining = 24 * time.Hour
 
 // oidTokenNotAfter marks the certificate extension in which IMDS says until when Entra issues tokens for it.
 var oidTokenNotAfter = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 311, 90, 2, 1}
@@ -35,34 +30,12 @@ type Binding struct {
 	// ClientID is the canonical client id of the identity, a GUID.
 	ClientID string
 
+	// Issued is the Date of the answer by which IMDS issued the certificate: its clock, not ours. It is zero if the answer had
+	// none, and in a binding that was loaded from a store.
+	Issued time.Time
+
 	// admitted is set when a Cache takes the binding in; copies share it.
 	admitted *admission
-}
-
-// admission is what a Cache knows of a binding that it gave out.
-type admission struct {
-	thumbprint string
-	minted     bool // by this process, as opposed to loaded from a store
-	accepted   atomic.Bool
-	evicted    atomic.Bool
-}
-
-// admit makes the binding one that a Cache gives out. It must come before the binding is shared.
-func (b *Binding) admit(minted bool) {
-	b.admitted = nil
-	b.admitted = &admission{thumbprint: b.Thumbprint(), minted: minted}
-}
-
-// fresh reports that this process minted the binding and no token was obtained with it yet.
-func (b *Binding) fresh() bool {
-	return b.admitted != nil && b.admitted.minted && !b.admitted.accepted.Load()
-}
-
-// markEvicted tells all who hold the binding that it is gone.
-func (b *Binding) markEvicted() {
-	if b.admitted != nil {
-		b.admitted.evicted.Store(true)
-	}
 }
 
 // NewBinding checks that a certificate is the one asked for and returns it as a binding: the certificate must be for this
@@ -152,10 +125,6 @@ func (b *Binding) UsableUntil() time.Time {
 	return leaf.NotAfter
 }
 
-// Evicted reports whether a [Cache] has evicted the binding since it gave it out. Tokens of an evicted binding are
-// worthless: they are bound to its certificate.
-func (b *Binding) Evicted() bool { return b.admitted != nil && b.admitted.evicted.Load() }
-
 // Strength returns the strength of the binding's key, StrengthNone if it does not say.
 func (b *Binding) Strength() BindingStrength {
 	if key, ok := b.Certificate.PrivateKey.(Key); ok {
@@ -172,19 +141,13 @@ func (b *Binding) signsPSS() bool {
 	})
 }
 
-// expired reports that the binding cannot get a token any more.
-func (b *Binding) expired(now time.Time) bool { return !now.Before(b.UsableUntil()) }
-
-// Cacheable reports whether enough is left of the binding to keep it for later calls: more than 24 hours of validity, and an
-// open token window.
-func (b *Binding) Cacheable(now time.Time) bool {
-	return b.Certificate.Leaf != nil && b.Certificate.Leaf.NotAfter.Sub(now) > minRemaining && !b.expired(now)
-}
-
-// complete reports why a binding that came from a store cannot be used, nil if it can.
-func (b *Binding) complete() error {
-	if b.Certificate.Leaf == nil {
+// vet returns why a binding cannot be used, whoever gave it; nil if it can.
+func (b *Binding) vet() error {
+	switch {
+	case b.der() == nil || b.Certificate.Leaf == nil:
 		return errors.New("it has no parsed certificate")
+	case b.UsableUntil().Before(b.Certificate.Leaf.NotBefore):
+		return errors.New("its certificate ends before it begins")
 	}
 	signer, ok := b.Certificate.PrivateKey.(crypto.Signer)
 	if !ok {
@@ -194,6 +157,15 @@ func (b *Binding) complete() error {
 		return errors.New("its certificate is for another key")
 	}
 	return checkEndpoint(b.Endpoint)
+}
+
+// tokenHost returns the host of the token endpoint, in the form that hosts are compared in; empty if there is none.
+func (b *Binding) tokenHost() string {
+	u, err := url.Parse(b.Endpoint)
+	if err != nil || u.Host == "" {
+		return ""
+	}
+	return canonicalHost(u.Host)
 }
 
 func sameKey(certified, held crypto.PublicKey) bool {

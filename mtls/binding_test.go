@@ -12,12 +12,15 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/base64"
+	"errors"
+	"io"
 	"math/big"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/azmtls/azmtls/internal/eventlog"
 	"github.com/azmtls/azmtls/mtls"
 	"github.com/stretchr/testify/require"
 )
@@ -72,6 +75,18 @@ func binding(t testing.TB, edit func(*x509.Certificate)) *mtls.Binding {
 		Endpoint:    testEndpoint,
 		ClientID:    testClientID,
 	}
+}
+
+// starting has a certificate begin at this time from now.
+func starting(d time.Duration) func(*x509.Certificate) {
+	return func(c *x509.Certificate) { c.NotBefore = time.Now().Add(d) }
+}
+
+// deadKey is a key that is there and signs nothing.
+type deadKey struct{ softKey }
+
+func (deadKey) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) {
+	return nil, errors.New("NTE_BAD_KEYSET")
 }
 
 // lasting gives a certificate the rest of its life.
@@ -168,19 +183,6 @@ func TestUsableUntil(t *testing.T) {
 	require.True(t, (&mtls.Binding{}).UsableUntil().IsZero())
 }
 
-// 24 hours is the limit that MSAL.NET tests for: exactly 24 hours are too few, anything more is enough.
-func TestCacheable(t *testing.T) {
-	b := binding(t, nil)
-	end := b.Certificate.Leaf.NotAfter
-	require.False(t, b.Cacheable(end.Add(-24*time.Hour)))
-	require.True(t, b.Cacheable(end.Add(-24*time.Hour-time.Second)))
-
-	shut, err := asn1.MarshalWithParams(time.Now().Add(-time.Minute), "generalized")
-	require.NoError(t, err)
-	require.False(t, binding(t, tokenWindow(shut)).Cacheable(time.Now()), "the token window is shut")
-	require.False(t, (&mtls.Binding{}).Cacheable(time.Now()))
-}
-
 func TestSoftwareKeys(t *testing.T) {
 	key, err := mtls.SoftwareKeys{}.Key(t.Context())
 	require.NoError(t, err)
@@ -198,12 +200,10 @@ func TestNames(t *testing.T) {
 	for strength, name := range map[mtls.BindingStrength]string{0: "none", 1: "software", 2: "TPM", 3: "KeyGuard", 9: "BindingStrength(9)"} {
 		require.Equal(t, name, strength.String())
 	}
-	require.Equal(t, "binding rejected", mtls.BindingRejected.String())
-	require.Equal(t, "Failure(99)", mtls.Failure(99).String())
 }
 
 func TestMaskKeepsNoIdentifier(t *testing.T) {
-	require.Equal(t, "111111…#att=0", mtls.Mask(testClientID+"#att=0"))
-	require.Equal(t, "/subsc…", mtls.Mask("/subscriptions/secret#fragment"))
-	require.Equal(t, "short", mtls.Mask("short"))
+	require.Equal(t, "111111…#att=0", eventlog.Mask(testClientID+"#att=0"))
+	require.Equal(t, "/subsc…", eventlog.Mask("/subscriptions/secret#fragment"))
+	require.Equal(t, "short", eventlog.Mask("short"))
 }

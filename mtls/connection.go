@@ -4,120 +4,84 @@ import (
 	"context"
 	"crypto"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
-	"net/http/httptrace"
+	"sync"
 	"sync/atomic"
 )
 
-// connection is what is noted of one TLS connection while it lives.
+// connection is the connection below TLS, and what is known of it. crypto/tls runs a renegotiation without the context of the dial,
+// and tells nobody how it ends; the records that pass here do.
 type connection struct {
 	net.Conn
-	certificateSent atomic.Bool
-	signerFailure   atomic.Pointer[SignerError]
+	presented atomic.Bool // the first handshake presented our certificate
+	used      atomic.Bool // a request was given it; net/http calls one reused that has only been idle
+	signing   atomic.Pointer[signError]
+
+	mu      sync.Mutex
+	written records
+	read    records
 }
 
-// attempt is one try of one request: which connection it got, and how far it came. It is the context of the request, so that
-// the dial and the handshake that net/http makes for it find it.
-type attempt struct {
-	context.Context
-	dialed   atomic.Pointer[connection] // latest connection opened for this attempt
-	got      atomic.Pointer[tls.Conn]   // connection that the request was written to
-	reused   atomic.Bool
-	answered atomic.Bool
+// maxRenegotiations is how often a server may renegotiate on one connection. Every time costs a signature.
+const maxRenegotiations = 10
 
-	endIfNotAsked bool        // give up a TLS 1.3 connection on which the server did not ask for the certificate
-	notAsked      atomic.Bool // it was given up
+var errRenegotiations = fmt.Errorf("mtls: the server renegotiated more than %d times on one connection", maxRenegotiations)
 
-	trace httptrace.ClientTrace
-}
-
-type attemptKey struct{}
-
-// Value returns the attempt itself to those who look for it.
-func (a *attempt) Value(key any) any {
-	if key == (attemptKey{}) {
-		return a
+func (c *connection) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	// A handshake record after a handshake that has ended is the ClientHello of a renegotiation.
+	if c.written.idle() && c.written.changes > maxRenegotiations && c.written.body == 0 && len(p) > 0 && p[0] == recordHandshake {
+		c.mu.Unlock()
+		return 0, errRenegotiations
 	}
-	return a.Context.Value(key)
+	c.mu.Unlock()
+	n, err := c.Conn.Write(p)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.written.follow(p[:n])
+	return n, err
 }
 
-// start returns the request with a context that reports to the attempt.
-func (a *attempt) start(req *http.Request) *http.Request {
-	a.Context = req.Context()
-	a.trace.GotConn = a.gotConn
-	a.trace.GotFirstResponseByte = a.gotFirstResponseByte
-	return req.WithContext(httptrace.WithClientTrace(a, &a.trace))
-}
-
-// gotConn notes the connection. net/http may go through several in one RoundTrip: the last one counts.
-func (a *attempt) gotConn(info httptrace.GotConnInfo) {
-	if conn, ok := info.Conn.(*tls.Conn); ok {
-		a.got.Store(conn)
+func (c *connection) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.written.begun {
+		c.read.follow(p[:n])
 	}
-	a.reused.Store(info.Reused)
-	if a.endIfNotAsked && a.isUnasked() {
-		a.notAsked.Store(true)
-		_ = info.Conn.Close() // before anything is written
-	}
+	return n, err
 }
 
-func (a *attempt) gotFirstResponseByte() { a.answered.Store(true) }
-
-// isUnasked reports that the connection is new, speaks TLS 1.3 and was opened without the server asking for the certificate.
-func (a *attempt) isUnasked() bool {
-	conn, c := a.got.Load(), a.connection()
-	return conn != nil && c != nil && !a.reused.Load() && !c.certificateSent.Load() && conn.ConnectionState().Version == tls.VersionTLS13
+// sent reports whether our certificate went out.
+func (c *connection) sent() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.presented.Load() || c.written.sent
 }
 
-// connection returns the connection that the attempt ended on, nil if it never came to one.
-func (a *attempt) connection() *connection {
-	if conn := a.got.Load(); conn != nil {
-		return underlying(conn)
-	}
-	return a.dialed.Load()
+// renegotiating reports that a renegotiation has begun and not ended on both sides.
+func (c *connection) renegotiating() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w, r := c.written, c.read
+	return w.changes > 0 && w.handshakes > 0 && (w.handshakes > 1 || r.changes < w.changes)
 }
 
-// info returns the facts of the attempt for Classify.
-func (a *attempt) info() AttemptInfo {
-	info := AttemptInfo{Reused: a.reused.Load(), ResponseStarted: a.answered.Load()}
-	if c := a.connection(); c != nil {
-		info.CertificateSent = c.certificateSent.Load()
-	}
-	return info
-}
-
-// signerFailure returns the error of the private key, if that is what ended the attempt: crypto/tls keeps only its text.
-func (a *attempt) signerFailure() error {
-	if c := a.connection(); c != nil {
-		if failure := c.signerFailure.Load(); failure != nil {
-			return failure
+// noting wraps a dial function so that the attempt it is made for knows the connection.
+func noting(dial func(ctx context.Context, network, addr string) (net.Conn, error)) func(context.Context, string, string) (net.Conn, error) {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		raw, err := dial(ctx, network, addr)
+		if err != nil {
+			return nil, &dialError{err}
 		}
+		c := &connection{Conn: raw}
+		if a, ok := ctx.Value(attemptKey{}).(*attempt); ok {
+			a.dialed.Store(c)
+		}
+		return c, nil
 	}
-	return nil
-}
-
-// lastWords returns what ended a fresh connection before the response began, where net/http reports something else. It reads all
-// the time, and in TLS 1.3 a refusal comes when the request is being written: net/http reads it, closes the connection,
-// and may then say that the write failed, or that the server closed an idle connection. The TLS connection
-// remembers what was read.
-func (a *attempt) lastWords(err error) error {
-	conn := a.got.Load()
-	if conn == nil || a.reused.Load() {
-		return err
-	}
-	_ = conn.Close() // net/http did, or is about to
-	_, read := conn.Read(make([]byte, 1))
-	switch _, alert := peerAlert(read); {
-	case alert:
-		return read
-	case errors.Is(read, io.EOF) && !isLoss(err):
-		return fmt.Errorf("%w: %w", err, read)
-	}
-	return err
 }
 
 // underlying returns the connection below a TLS connection.
@@ -134,21 +98,6 @@ func underlying(c net.Conn) *connection {
 	}
 }
 
-// noting wraps a dial function so that the attempt it is made for knows the connection.
-func noting(dial func(ctx context.Context, network, addr string) (net.Conn, error)) func(context.Context, string, string) (net.Conn, error) {
-	return func(ctx context.Context, network, addr string) (net.Conn, error) {
-		raw, err := dial(ctx, network, addr)
-		if err != nil {
-			return nil, err
-		}
-		c := &connection{Conn: raw}
-		if a, ok := ctx.Value(attemptKey{}).(*attempt); ok {
-			a.dialed.Store(c)
-		}
-		return c, nil
-	}
-}
-
 // present answers a server's request for a certificate with the binding's. It does so whatever authorities the server lists:
 // crypto/tls would silently send none where the list does not fit, and the server's refusal would then look like
 // something else. The signer in it remembers its failure.
@@ -158,10 +107,8 @@ func (t *Transport) present(request *tls.CertificateRequestInfo) (*tls.Certifica
 	if a, ok := request.Context().Value(attemptKey{}).(*attempt); ok {
 		c = a.dialed.Load()
 	}
-	if c != nil {
-		c.certificateSent.Store(true)
-	} else { // a renegotiation: crypto/tls runs it without the context of the dial
-		t.renegotiated.Add(1)
+	if c != nil { // nil in a renegotiation: the records tell
+		c.presented.Store(true)
 	}
 	if signer, ok := presented.PrivateKey.(crypto.Signer); ok {
 		presented.PrivateKey = &notingSigner{Signer: signer, connection: c}
@@ -169,20 +116,27 @@ func (t *Transport) present(request *tls.CertificateRequestInfo) (*tls.Certifica
 	return &presented, nil
 }
 
+// signError says that the private key of a binding failed to sign. crypto/tls keeps only the text of a signer's error in
+// TLS 1.3; this type keeps the error.
+type signError struct{ err error }
+
+func (e *signError) Error() string { return fmt.Sprintf("the private key failed to sign: %v", e.err) }
+func (e *signError) Unwrap() error { return e.err }
+
 // notingSigner tells its connection, if that is known, when the key failed to sign.
 type notingSigner struct {
 	crypto.Signer
 	connection *connection
 }
 
-func (s *notingSigner) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
-	signature, err := s.Signer.Sign(rand, digest, opts)
+func (s *notingSigner) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) (signature []byte, err error) {
+	err = guard("the key", func() error { signature, err = s.Signer.Sign(rand, digest, opts); return err })
 	if err != nil {
-		failure := &SignerError{Err: err}
+		failed := &signError{err}
 		if s.connection != nil {
-			s.connection.signerFailure.Store(failure)
+			s.connection.signing.Store(failed)
 		}
-		return nil, failure
+		return nil, failed
 	}
 	return signature, nil
 }

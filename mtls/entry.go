@@ -2,183 +2,134 @@ package mtls
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/azmtls/azmtls/internal/clock"
+	"github.com/azmtls/azmtls/internal/flight"
+	"github.com/azmtls/azmtls/internal/limits"
 )
 
-// entry is everything a Cache knows of one identity. Whoever loads or mints holds the turn; mu guards the fields below it
-// and is never held during I/O.
+// entry is what a Cache knows of one identity: the binding that serves it, and what may happen to that. mu guards the fields
+// below it and is never held during I/O.
 type entry struct {
-	current atomic.Pointer[Binding]
-	turn    chan struct{}
-	queue   storeQueue
+	clock    *clock.Clock
+	current  atomic.Pointer[Binding]
+	mints    flight.Group[BindingStrength, *Binding] // by what is demanded
+	removals flight.Group[string, bool]              // by thumbprint
+	queue    storeQueue
 
-	mu       sync.Mutex
-	minted   *mintResult
-	rejected map[string]time.Time // thumbprint -> NotAfter of the certificates that must not come back
-	refusals map[string]*backoff  // by resource host, or tokenEndpoint
+	mu         sync.Mutex
+	tombstones tombstones
+	undeleted  bool        // the store could not be cleaned
+	next       MintRequest // of the next mint
+	token      budget      // on the word of the token endpoint and of IMDS
+	resources  budget      // on that of all resources
+	paid       bool        // the next mint has its unit
+	unpaid     error       // why the next mint must wait for a unit; nil if it needs none
+	kept       keeping
+	looked     time.Duration // when the store was looked into for a newer binding
 }
 
-// mintResult is what the latest mint ended with, shared with those who waited for it.
-type mintResult struct {
+// keeping is a binding that was refused and kept, since there was no unit to evict it.
+type keeping struct {
 	binding *Binding
-	err     error
+	cause   error
+	until   time.Duration // when it may be tried next
 }
 
-func newEntry() *entry {
-	return &entry{turn: make(chan struct{}, 1), rejected: map[string]time.Time{}, refusals: map[string]*backoff{}}
-}
-
-// usable returns the binding in memory, nil if there is none or too little is left of it.
-func (e *entry) usable(now time.Time) *Binding {
-	if b := e.current.Load(); b != nil && b.Cacheable(now) {
-		return b
+func newEntry(c *clock.Clock) *entry {
+	return &entry{
+		clock: c, tombstones: tombstones{}, token: budget{cap: tokenCap}, resources: budget{cap: resourceCap},
 	}
-	return nil
 }
 
-// keep puts the binding in memory, unless it was rejected meanwhile.
-func (e *entry) keep(b *Binding) bool {
+// get returns the binding for the source.
+func (e *entry) get(ctx context.Context, src Source) (*Binding, error) {
+	if b, err := e.serve(src.MinStrength); b != nil || err != nil {
+		return b, err
+	}
+	b, err := e.mints.Do(ctx, src.MinStrength, limits.Mint, func(ctx context.Context) (*Binding, error) {
+		return e.obtain(ctx, src)
+	})
+	if err == nil && b.Evicted() { // by another caller, who was quicker than this one
+		return e.mints.Do(ctx, src.MinStrength, limits.Mint, func(ctx context.Context) (*Binding, error) {
+			return e.obtain(ctx, src)
+		})
+	}
+	if err != nil && err == ctx.Err() {
+		err = fmt.Errorf("mtls: waiting for a binding: %w", err)
+	}
+	return b, err
+}
+
+// serve returns the binding in memory, or why none is to be had now. It returns nothing if one must be obtained.
+func (e *entry) serve(demanded BindingStrength) (*Binding, error) {
+	b := e.current.Load()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if _, rejected := e.rejected[b.Thumbprint()]; rejected {
+	now := e.clock.Boot()
+	switch {
+	case b != nil && b.usable() && b.Strength() >= demanded:
+		return e.paced(b, now)
+	case e.unpaid != nil && !e.token.available(now):
+		return nil, e.paused(e.token.next-now, e.unpaid)
+	}
+	return nil, nil
+}
+
+// keptPause is how often a binding is tried that was refused, kept, and accepted by nobody.
+const keptPause = time.Second
+
+// paced returns the binding, or the cause why it is not tried now.
+func (e *entry) paced(b *Binding, now time.Duration) (*Binding, error) {
+	if e.kept.binding == nil || !e.kept.binding.is(b) || b.wasAccepted() {
+		return b, nil
+	}
+	if now < e.kept.until {
+		return nil, e.paused(e.kept.until-now, e.kept.cause)
+	}
+	e.kept.until = now + keptPause
+	return b, nil
+}
+
+func (e *entry) paused(wait time.Duration, cause error) error {
+	return &pausedError{until: e.clock.Wall().Add(wait), cause: cause}
+}
+
+// obtain gets a binding that memory does not have: from the store, where another process may have put one by now, or a new one.
+func (e *entry) obtain(ctx context.Context, src Source) (*Binding, error) {
+	if b, err := e.serve(src.MinStrength); b != nil || err != nil {
+		return b, err // it came between this caller's look and its turn
+	}
+	if b := e.load(ctx, src); b != nil && e.adopt(b) {
+		return b, nil
+	}
+	request, err := e.permit()
+	if err != nil {
+		return nil, err
+	}
+	return e.mint(ctx, src, request)
+}
+
+// adopt puts a binding from the store in memory, unless it was evicted meanwhile.
+func (e *entry) adopt(b *Binding) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.tombstones.bar(b) {
 		return false
 	}
+	e.unpaid = nil
 	e.current.Store(b)
 	return true
 }
 
-func (e *entry) lastMint() *mintResult {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.minted
-}
-
-func (e *entry) setLastMint(r *mintResult) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.minted = r
-}
-
-func (e *entry) load(ctx context.Context, src Source) (*Binding, error) {
-	var loaded *Binding
-	wait := e.queue.enqueue(ctx, func(ctx context.Context) error {
-		stored, err := src.store().Load(ctx, src.Alias)
-		if err != nil {
-			return err
-		}
-		if stored == nil {
-			return ErrNotFound
-		}
-		b := *stored // the store may hand the same pointer to others
-		b.admit(false)
-		loaded = &b
-		return nil
-	})
-	if err := wait(); err != nil {
-		return nil, err
+// budgetOf returns the budget that a refusal draws on. That a key is dead is no peer's word.
+func (e *entry) budgetOf(r *Refusal) *budget {
+	if r.verdict == keyDead || canonicalHost(r.Host) == r.Binding.tokenHost() {
+		return &e.token
 	}
-	return loaded, nil
-}
-
-func (e *entry) save(ctx context.Context, src Source, b *Binding) error {
-	return e.enqueueSave(ctx, src, b)()
-}
-
-// enqueueSave outlives the caller's context: a binding that was paid for is worth keeping.
-func (e *entry) enqueueSave(ctx context.Context, src Source, b *Binding) (wait func() error) {
-	return e.queue.enqueue(context.WithoutCancel(ctx), func(ctx context.Context) error {
-		return src.store().Save(ctx, src.Alias, b)
-	})
-}
-
-// tokenEndpoint is the resource name of the token endpoint.
-const tokenEndpoint = ""
-
-// refusal says who rejected a binding, and how.
-type refusal struct {
-	resource string
-	cause    error
-}
-
-// evict forgets the binding, remembers its thumbprint and starts the deletion from the store; first is false, and nothing
-// happens, when that had been done before. All of it is ordered before whatever the next mint saves.
-func (e *entry) evict(ctx context.Context, src Source, bad *Binding, why *refusal, now time.Time) (deleted func() error, first bool) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	thumbprint := bad.Thumbprint()
-	bad.markEvicted()
-	if _, known := e.rejected[thumbprint]; known {
-		return nil, false
-	}
-	e.remember(thumbprint, bad, now)
-	if why != nil && (why.resource != tokenEndpoint || bad.fresh()) {
-		e.countLocked(*why, now)
-	}
-	survivor := e.current.Load()
-	if survivor != nil && survivor.Thumbprint() == thumbprint {
-		survivor.markEvicted()
-		e.current.Store(nil)
-		survivor = nil
-	}
-	deleted = e.queue.enqueue(context.WithoutCancel(ctx), func(ctx context.Context) error {
-		return src.store().DeleteAll(ctx, src.Alias)
-	})
-	if survivor != nil { // a newer binding had taken the place of the bad one: it does not get lost with it
-		e.enqueueSave(ctx, src, survivor)
-	}
-	return deleted, true
-}
-
-// remember keeps the thumbprint for as long as its certificate could be presented.
-func (e *entry) remember(thumbprint string, bad *Binding, now time.Time) {
-	for old, notAfter := range e.rejected {
-		if now.After(notAfter) {
-			delete(e.rejected, old)
-		}
-	}
-	notAfter := now.Add(minRemaining)
-	if leaf := bad.Certificate.Leaf; leaf != nil && leaf.NotAfter.After(notAfter) {
-		notAfter = leaf.NotAfter
-	}
-	e.rejected[thumbprint] = notAfter
-}
-
-func (e *entry) isRejected(thumbprint string) bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	_, rejected := e.rejected[thumbprint]
-	return rejected
-}
-
-// delay reports why nothing may be minted (the token endpoint) or evicted (a resource) on this account now, nil if it may.
-func (e *entry) delay(resource string, now time.Time) error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if b := e.refusals[resource]; b != nil {
-		return b.err(now)
-	}
-	return nil
-}
-
-func (e *entry) count(why refusal, now time.Time) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.countLocked(why, now)
-}
-
-func (e *entry) countLocked(why refusal, now time.Time) {
-	b := e.refusals[why.resource]
-	if b == nil {
-		b = &backoff{}
-		e.refusals[why.resource] = b
-	}
-	b.refused(now, why.cause)
-}
-
-func (e *entry) forgetRefusals(resource string) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	delete(e.refusals, resource)
+	return &e.resources
 }

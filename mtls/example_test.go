@@ -4,30 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 
 	"github.com/azmtls/azmtls/mtls"
 )
-
-// One lost connection is no evidence against the binding; the second in a row is.
-func ExampleClassify() {
-	once := mtls.AttemptInfo{CertificateSent: true, Losses: 1}
-	twice := mtls.AttemptInfo{CertificateSent: true, Losses: 2}
-	fmt.Println(mtls.Classify(io.EOF, once))
-	fmt.Println(mtls.Classify(io.EOF, twice))
-	fmt.Println(mtls.Classify(context.DeadlineExceeded, twice))
-	// Output:
-	// connection lost
-	// binding rejected
-	// canceled
-}
 
 // What Mint returns is kept; what it cannot return is an error for all who wait.
 func ExampleCache() {
 	var cache mtls.Cache
 	_, err := cache.GetOrMint(context.Background(), mtls.Source{
 		Alias: "system_assigned_managed_identity#att=0",
-		Mint:  func(context.Context) (*mtls.Binding, error) { return nil, errors.New("IMDS is not there") },
+		Mint: func(context.Context, mtls.MintRequest) (*mtls.Binding, error) {
+			return nil, errors.New("IMDS is not there")
+		},
 	})
 	fmt.Println(err)
 	// Output: IMDS is not there

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/tls"
+	"errors"
 	"fmt"
 )
 
@@ -38,6 +39,10 @@ func (s BindingStrength) String() string {
 		return fmt.Sprintf("BindingStrength(%d)", int(s))
 	}
 }
+
+// ErrKeyNotNow is for the keys of providers: Sign returns an error that wraps it when the key is there and cannot sign at this
+// moment, since its device is busy, locked out or being reset. Any other failure, when it comes twice, says that the key is dead.
+var ErrKeyNotNow = errors.New("mtls: the key cannot sign at this moment")
 
 // Key is the private key of a binding. It signs certificate requests and TLS handshakes and never leaves where it
 // lives. Implementations must be safe for concurrent use.

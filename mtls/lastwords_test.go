@@ -22,14 +22,14 @@ func TestEndThatOvertookTheRequest(t *testing.T) {
 	for name, test := range map[string]struct {
 		fault    *imdstest.Fault
 		reported error
-		want     mtls.Failure
+		want     string
 	}{
-		"alert, write failed":        {&alert, net.ErrClosed, mtls.BindingRejected},
-		"alert, idle connection":     {&alert, closedIdle, mtls.BindingRejected},
-		"end, write failed":          {&end, net.ErrClosed, mtls.ConnectionLost},
-		"end, idle connection":       {&end, closedIdle, mtls.ConnectionLost},
-		"nothing, write failed":      {nil, net.ErrClosed, mtls.ConnectionLost},
-		"nothing, trouble of a body": {nil, errors.New("the body cannot be read"), mtls.Other},
+		"alert, write failed":        {&alert, net.ErrClosed, "refused"},
+		"alert, idle connection":     {&alert, closedIdle, "refused"},
+		"end, write failed":          {&end, net.ErrClosed, "lost"},
+		"end, idle connection":       {&end, closedIdle, "lost"},
+		"nothing, write failed":      {nil, net.ErrClosed, "lost"},
+		"nothing, trouble of a body": {nil, errors.New("the body cannot be read"), "neither"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server, b := issued(t, imdstest.Options{TLSVersion: tls.VersionTLS13})
@@ -48,7 +48,7 @@ func TestEndThatOvertookTheRequest(t *testing.T) {
 				require.Error(t, err)
 			}
 			err = mtls.LastWords(conn, test.reported)
-			require.Equal(t, test.want, mtls.Classify(err, mtls.AttemptInfo{CertificateSent: true, Losses: 1}), "%v", err)
+			require.Equal(t, test.want, mtls.JudgeFirstRead(err), "%v", err)
 		})
 	}
 }

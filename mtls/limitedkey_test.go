@@ -42,9 +42,9 @@ func TestKeyWithoutPSS(t *testing.T) {
 				require.NoError(t, err)
 				return
 			}
-			var rejected *mtls.BindingRejectedError
+			var refusal *mtls.Refusal
 			require.Error(t, err)
-			require.False(t, errors.As(err, &rejected), "that there is no common version is not the certificate's fault: %v", err)
+			require.False(t, errors.As(err, &refusal), "that there is no common version is not the certificate's fault: %v", err)
 		})
 	}
 }

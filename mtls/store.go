@@ -13,7 +13,7 @@ var ErrNotFound = errors.New("mtls: no binding is stored under this alias")
 // use by several aliases and, where the store is shared, by several processes. Stores are compared with == to decide
 // which credentials may share a binding, so a pointer is the natural receiver.
 type Store interface {
-	// Load returns the newest usable binding of the alias, or ErrNotFound.
+	// Load returns the usable binding of the alias, of several the newest by NotBefore, or ErrNotFound.
 	Load(ctx context.Context, alias string) (*Binding, error)
 	// Save keeps the binding under the alias and prunes the alias's expired entries.
 	Save(ctx context.Context, alias string, b *Binding) error

@@ -5,66 +5,59 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
-)
 
-// storeLimit is how long a call waits for the store. A store is a convenience: a token does not wait for it longer.
-const storeLimit = 2 * time.Second
+	"github.com/azmtls/azmtls/internal/limits"
+)
 
 var errStoreOverdue = errors.New("the store has not answered an earlier call yet")
 
-// storeQueue runs the store operations of one alias one at a time, in the order in which they were enqueued: a delete that was
-// enqueued before a save never removes what was saved. Every operation runs; those who wait for it give up after
-// storeLimit and, as long as the store is overdue, at once.
+// storeQueue runs the store operations of one alias one at a time, in the order in which they came: a delete that came before a
+// save never removes what was saved. Those who wait for one give up after limits.Store. While one runs, one may wait; while one
+// is overdue, none is taken, so that a store that hangs for good holds up nobody and nothing piles up.
 type storeQueue struct {
 	mu      sync.Mutex
 	last    <-chan struct{}
-	overdue atomic.Bool
+	pending int // running or waiting
+	overdue bool
 }
 
-// enqueue starts op behind the earlier ones and returns a function that waits for its result.
-func (q *storeQueue) enqueue(ctx context.Context, op func(context.Context) error) (wait func() error) {
-	done, result := make(chan struct{}), make(chan error, 1)
+// enqueue starts op behind the earlier ones and returns a function that waits for its result. The operation does not end with its
+// caller's context: what was begun for one is of use to all.
+func (q *storeQueue) enqueue(op func(context.Context) error) (wait func() error) {
 	q.mu.Lock()
-	previous := q.last
+	defer q.mu.Unlock()
+	if q.overdue || q.pending > 1 {
+		return func() error { return errStoreOverdue }
+	}
+	q.pending++
+	previous, done, result := q.last, make(chan struct{}), make(chan error, 1)
 	q.last = done
-	q.mu.Unlock()
 	go func() {
 		defer close(done)
 		if previous != nil {
 			<-previous
 		}
-		ctx, cancel := context.WithTimeout(ctx, storeLimit)
+		ctx, cancel := context.WithTimeout(context.Background(), limits.Store)
 		defer cancel()
-		err := guarded(ctx, op)
-		q.overdue.Store(false)
+		err := guard("the store", func() error { return op(ctx) })
+		q.mu.Lock()
+		q.pending--
+		q.overdue = false
+		q.mu.Unlock()
 		result <- err
 	}()
 	return func() error {
-		if q.overdue.Load() {
-			return errStoreOverdue
-		}
-		limit := time.NewTimer(storeLimit)
+		limit := time.NewTimer(limits.Store)
 		defer limit.Stop()
 		select {
 		case err := <-result:
 			return err
-		case <-ctx.Done():
-			return ctx.Err()
 		case <-limit.C:
-			q.overdue.Store(true)
-			return fmt.Errorf("no answer within %s", storeLimit)
+			q.mu.Lock()
+			q.overdue = q.pending > 0
+			q.mu.Unlock()
+			return fmt.Errorf("no answer within %s", limits.Store)
 		}
 	}
-}
-
-// guarded turns a panic of the store into an error: it would end the process, since no caller is above it.
-func guarded(ctx context.Context, op func(context.Context) error) (err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("the store panicked: %v", r)
-		}
-	}()
-	return op(ctx)
 }

@@ -1,17 +1,18 @@
 package mtls
 
 import (
-	"crypto"
-	"crypto/rand"
-	"crypto/sha256"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/url"
-	"sync/atomic"
+	"strings"
 	"time"
+
+	"github.com/azmtls/azmtls/internal/clock"
+	"github.com/azmtls/azmtls/internal/failure"
+	"github.com/azmtls/azmtls/internal/template"
 )
 
 // Transport sends requests over mutual TLS with one binding, on a pool of connections that is the binding's own: a connection,
@@ -19,25 +20,25 @@ import (
 // asks for the certificate late does so by a TLS 1.2 renegotiation, which HTTP/2 forbids (RFC 9113, section 9.2.1). It follows
 // no redirect. It is a policy.Transporter and an http.RoundTripper, safe for concurrent use.
 type Transport struct {
-	binding      *Binding
-	ordinary     lane
-	late         lane // for hosts that ask for the certificate after the handshake
-	hosts        hosts
-	renegotiated atomic.Int64
-}
-
-// lane is the connections to hosts that are spoken to alike.
-type lane struct {
-	pooled *http.Transport
-	fresh  *http.Transport // every request on a connection of its own
+	binding  *Binding
+	endpoint string // the host of the token endpoint
+	useless  error  // why the transport cannot work
+	ordinary lane
+	late     lane // for hosts that ask for the certificate after the handshake
+	hosts    hosts
 }
 
 // NewTransport returns a Transport for the binding. The template is cloned: its proxy, dialer, timeouts and the trust in its
-// TLSClientConfig apply. Nil stands for the defaults of net/http. See [CheckTemplate] for what it must not have.
-func NewTransport(template *http.Transport, b *Binding) *Transport {
-	t := &Transport{binding: b}
+// TLSClientConfig apply. Nil stands for the defaults of net/http. A template that dials TLS itself, or has a client certificate
+// of its own, cannot serve: every request then fails with the reason.
+func NewTransport(h *http.Transport, b *Binding) *Transport {
+	t := &Transport{binding: b, useless: template.Check(h)}
+	if b == nil || b.der() == nil {
+		t.binding, t.useless = &Binding{}, errors.New("there is no binding to present")
+	}
+	t.endpoint = t.binding.tokenHost()
 	newLane := func(highest uint16) lane {
-		l := lane{pooled: t.specialize(Template(template)), fresh: t.specialize(Template(template))}
+		l := lane{pooled: t.specialize(template.Clone(h)), fresh: t.specialize(template.Clone(h))}
 		l.fresh.DisableKeepAlives = true
 		if highest != 0 {
 			l.pooled.TLSClientConfig.MaxVersion, l.fresh.TLSClientConfig.MaxVersion = highest, highest
@@ -46,43 +47,6 @@ func NewTransport(template *http.Transport, b *Binding) *Transport {
 	}
 	t.ordinary, t.late = newLane(0), newLane(tls.VersionTLS12)
 	return t
-}
-
-// Template returns a clone of the template, and the defaults for nil: those of net/http, with as many idle connections to one
-// host as to all, since a service talks to few.
-func Template(template *http.Transport) *http.Transport {
-	if template != nil {
-		return template.Clone()
-	}
-	defaults, ok := http.DefaultTransport.(*http.Transport)
-	if !ok { // somebody replaced it
-		return &http.Transport{Proxy: http.ProxyFromEnvironment}
-	}
-	defaults = defaults.Clone()
-	defaults.MaxIdleConnsPerHost = defaults.MaxIdleConns
-	return defaults
-}
-
-// CheckTemplate reports why a template cannot serve mutual TLS, nil if it can.
-func CheckTemplate(template *http.Transport) error {
-	if template == nil {
-		return nil
-	}
-	//lint:ignore SA1019 the deprecated dialer bypasses the binding's certificate as well
-	if template.DialTLSContext != nil || template.DialTLS != nil {
-		return errors.New("mtls: the template transport dials TLS itself (DialTLS, DialTLSContext), so the binding's certificate would never be presented; set DialContext instead")
-	}
-	config := template.TLSClientConfig
-	if config == nil {
-		return errors.New("mtls: the template transport has no TLSClientConfig; set one (an empty &tls.Config{} trusts the system's roots), or start from a Clone of http.DefaultTransport")
-	}
-	if config.MaxVersion != 0 && config.MaxVersion < tls.VersionTLS12 {
-		return errors.New("mtls: the template transport allows no TLS 1.2 or later; raise TLSClientConfig.MaxVersion")
-	}
-	if len(config.Certificates) > 0 || config.GetClientCertificate != nil {
-		return errors.New("mtls: the template transport has a client certificate of its own; the binding provides the certificate")
-	}
-	return nil
 }
 
 const handshakeLimit = 10 * time.Second // as in http.DefaultTransport
@@ -108,158 +72,64 @@ func (t *Transport) specialize(h *http.Transport) *http.Transport {
 	h.ForceAttemptHTTP2 = false
 	h.TLSNextProto = nil
 
-	dial := h.DialContext
-	if dial == nil {
-		dial = (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext
+	if h.DialContext == nil {
+		h.DialContext = (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext
 	}
-	h.DialContext = noting(dial)
 	if h.TLSHandshakeTimeout == 0 {
 		h.TLSHandshakeTimeout = handshakeLimit
 	}
-	if h.Proxy != nil {
-		h.Proxy = plainProxy(h.Proxy)
-	}
+	guardCallers(h)
+	h.DialContext = noting(h.DialContext)
 	return h
-}
-
-// plainProxy refuses proxies that are themselves reached over TLS: net/http would use one TLS configuration for proxy and
-// server, and present the binding's certificate to the proxy.
-func plainProxy(proxy func(*http.Request) (*url.URL, error)) func(*http.Request) (*url.URL, error) {
-	return func(req *http.Request) (*url.URL, error) {
-		u, err := proxy(req)
-		if err == nil && u != nil && u.Scheme == "https" {
-			return nil, NonRetriable(fmt.Errorf("mtls: the proxy %s is reached over TLS, which would present the binding's certificate to it; use an http or socks5 proxy", u.Host))
-		}
-		return u, err
-	}
 }
 
 // Do is [Transport.RoundTrip], for azcore pipelines.
 func (t *Transport) Do(req *http.Request) (*http.Response, error) { return t.RoundTrip(req) }
 
-// RoundTrip sends the request. A failure that speaks of the binding is a *[BindingRejectedError]. A connection that was lost
-// before the response began is no evidence yet: the request is repeated on a fresh connection with the same binding, if
-// its body can be read again (GetBody), and the key is asked for one signature meanwhile. Every other error
-// is returned as it is.
+// RoundTrip sends the request. A failure that speaks of the binding is a *[Refusal]; every other error is returned as it is.
+//
+// A connection that was lost is no evidence yet. A request that may be repeated is sent once more on a fresh connection, after a
+// moment, which confirms the loss or gets the answer; any other is returned with its loss, and its next attempt confirms. A
+// request may be repeated if it is one for a token or GET, HEAD, OPTIONS, TRACE, PUT or DELETE, or has an Idempotency-Key, or if
+// nothing of it was sent; and if its body can be read again (GetBody).
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.URL.Scheme != "https" {
-		return nil, NonRetriable(fmt.Errorf("mtls: a binding is presented over https only, not to %s://%s", req.URL.Scheme, req.URL.Host))
+	r := &roundTrip{Transport: t, upload: upload{req: req}}
+	if t.useless != nil {
+		return nil, r.fail(failure.NonRetriable(fmt.Errorf("mtls: %w", t.useless)))
 	}
-	lane := t.laneOf(req.URL.Host)
-	transport := lane.pooled
-	losses, early := 0, 0 // fresh connections lost after and before our certificate was sent
-	for {
-		resp, info, err := t.try(transport, req)
-		if other := t.changeLane(lane, req.URL.Host, info, err); other != nil {
-			again, ok := rewound(req)
-			if !ok {
-				return nil, err
-			}
-			req, lane, transport = again, other, other.pooled
-			continue
-		}
-		if err != nil && !info.Reused && info.CertificateSent && isLoss(err) {
-			losses++
-			info.Losses = losses
-		}
-		switch failure := Classify(err, info); {
-		case failure == None:
-			return resp, nil
-		case failure == BindingRejected:
-			return nil, t.rejected(req, err)
-		case failure == ServerUntrusted:
-			return nil, NonRetriable(err)
-		case failure != ConnectionLost:
-			return nil, err
-		case !info.Reused && !info.CertificateSent:
-			if early++; early > 1 {
-				return nil, err
-			}
-		case losses == 1 && !info.Reused:
-			if dead := t.probe(); dead != nil {
-				return nil, t.rejected(req, fmt.Errorf("%w, after %w", dead, err))
-			}
-		}
-		again, ok := rewound(req)
-		if !ok {
-			return nil, fmt.Errorf("mtls: the connection to %s was lost and the request not repeated, as its body cannot be read again: %w", req.URL.Host, err)
-		}
-		Logf(EventRecovery, "connection to %s lost (reused %t, certificate sent %t), trying a fresh one with the same binding", req.URL.Host, info.Reused, info.CertificateSent)
-		req, transport = again, lane.fresh
+	if req.URL == nil || req.URL.Scheme != "https" {
+		return nil, r.fail(failure.NonRetriable(fmt.Errorf("mtls: a binding is presented over https only, not to %s", origin(req.URL))))
 	}
+	name := canonicalHost(req.URL.Host)
+	r.host, r.token = t.hosts.of(name, t.clock().Boot()), name == t.endpoint
+	return r.do()
 }
 
-// try sends the request once and gathers the facts of the attempt.
-func (t *Transport) try(transport *http.Transport, req *http.Request) (*http.Response, AttemptInfo, error) {
-	a := &attempt{endIfNotAsked: t.mayAskLate(req.URL.Host) && repeatable(req)}
-	renegotiated := t.renegotiated.Load()
-	resp, err := transport.RoundTrip(a.start(req))
-	info := a.info()
-	if t.renegotiated.Load() != renegotiated {
-		info.CertificateSent = true
+func origin(u *url.URL) string {
+	if u == nil {
+		return "a request without a URL"
 	}
-	switch {
-	case err == nil:
-		return resp, info, nil
-	case a.notAsked.Load():
-		err = errNotAsked
-	case req.Context().Err() != nil:
-	case a.signerFailure() != nil:
-		err = a.signerFailure()
-	case !info.ResponseStarted:
-		err = a.lastWords(err)
-	}
-	return nil, info, err
+	return u.Scheme + "://" + u.Host
 }
 
-// probe asks the key for one signature.
-func (t *Transport) probe() error {
-	signer, ok := t.binding.Certificate.PrivateKey.(crypto.Signer)
-	if !ok {
-		return &SignerError{Err: errors.New("the binding has no private key")}
-	}
-	digest := sha256.Sum256([]byte("azmtls liveness probe"))
-	if _, err := signer.Sign(rand.Reader, digest[:], crypto.SHA256); err != nil {
-		return &SignerError{Err: err}
-	}
-	return nil
-}
-
-func (t *Transport) rejected(req *http.Request, evidence error) error {
-	return &BindingRejectedError{Binding: t.binding, Host: req.URL.Host, Err: evidence}
-}
-
-// repeatable reports whether the body of the request, if it has one, can be read again.
-func repeatable(req *http.Request) bool {
-	return req.Body == nil || req.Body == http.NoBody || req.GetBody != nil
-}
-
-// rewound returns the request with its body at the start again, false if that cannot be had.
-func rewound(req *http.Request) (*http.Request, bool) {
-	if req.Body == nil || req.Body == http.NoBody {
-		return req, true
-	}
-	if !repeatable(req) {
-		return nil, false
-	}
-	body, err := req.GetBody()
+// canonicalHost returns host:port without case, trailing dot and the default port left out.
+func canonicalHost(host string) string {
+	name, port, err := net.SplitHostPort(host)
 	if err != nil {
-		return nil, false
+		name, port = strings.Trim(host, "[]"), "443"
 	}
-	again := *req
-	again.Body = body
-	return &again, true
+	return net.JoinHostPort(strings.ToLower(strings.TrimSuffix(name, ".")), port)
 }
+
+func (t *Transport) clock() *clock.Clock { return t.binding.clock() }
 
 // Binding returns the binding that the transport presents.
 func (t *Transport) Binding() *Binding { return t.binding }
 
 // CloseIdleConnections closes the connections that serve no request now, and lets the others end with theirs.
 func (t *Transport) CloseIdleConnections() {
-	for _, l := range []lane{t.ordinary, t.late} {
-		l.pooled.CloseIdleConnections()
-		l.fresh.CloseIdleConnections()
-	}
+	t.ordinary.closeIdle()
+	t.late.closeIdle()
 }
 
 var _ interface {

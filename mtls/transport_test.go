@@ -1,6 +1,7 @@
 package mtls_test
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/log"
 	"github.com/azmtls/azmtls/imdstest"
+	"github.com/azmtls/azmtls/internal/eventlog"
 	"github.com/azmtls/azmtls/mtls"
 	"github.com/stretchr/testify/require"
 )
@@ -87,18 +89,23 @@ func TestTransportThroughAProxy(t *testing.T) {
 		transport.CloseIdleConnections()
 		server.Refuse(b.Thumbprint(), 48)
 		err = post(t, transport, server.TokenURL())
-		var rejected *mtls.BindingRejectedError
-		require.ErrorAs(t, err, &rejected)
-		require.Same(t, b, rejected.Binding)
+		var refusal *mtls.Refusal
+		require.ErrorAs(t, err, &refusal)
+		require.Same(t, b, refusal.Binding)
 	}
 }
 
-// A proxy that is reached over TLS could ask for the certificate, which is meant for Entra.
+// A proxy that is reached over TLS could ask for the certificate, which is meant for Entra: it is not even dialed.
 func TestTransportRefusesTLSProxies(t *testing.T) {
 	server, b := issued(t, imdstest.Options{})
 	template := server.MTLSTransport()
 	template.Proxy = http.ProxyURL(&url.URL{Scheme: "https", Host: "proxy.example"})
-	require.ErrorContains(t, post(t, mtls.NewTransport(template, b), server.TokenURL()), "proxy.example")
+	template.DialContext = func(_ context.Context, _, address string) (net.Conn, error) {
+		t.Errorf("dialed %s", address)
+		return nil, errors.New("not here")
+	}
+	err := post(t, mtls.NewTransport(template, b), server.TokenURL())
+	require.ErrorContains(t, err, "the proxy proxy.example is reached over TLS")
 }
 
 func TestTransportSpeaksHTTPSOnly(t *testing.T) {
@@ -128,8 +135,8 @@ func TestTransportDoesNotRepeatWhatItCannotReadAgain(t *testing.T) {
 		req.GetBody = again
 		_, err = mtls.NewTransport(server.MTLSTransport(), b).RoundTrip(req)
 		require.ErrorContains(t, err, "cannot be read again", name)
-		var rejected *mtls.BindingRejectedError
-		require.NotErrorAs(t, err, &rejected, "one loss is no evidence")
+		var refusal *mtls.Refusal
+		require.NotErrorAs(t, err, &refusal, "one loss is no evidence")
 	}
 	require.Equal(t, 2, server.Counts().Token)
 }
@@ -143,7 +150,7 @@ func TestTransportNoticesWhoDoesNotAsk(t *testing.T) {
 		logged           []string
 	}{
 		"both":                     {tls.VersionTLS12, 0, []uint16{tls.VersionTLS12, tls.VersionTLS12}, []string{"did not ask"}},
-		"TLS 1.3 for the server":   {tls.VersionTLS13, 0, []uint16{tls.VersionTLS13, tls.VersionTLS13}, []string{"did not ask", "no TLS 1.2"}},
+		"TLS 1.3 for the server":   {tls.VersionTLS13, 0, []uint16{tls.VersionTLS13, tls.VersionTLS13}, []string{"did not ask", "failed over TLS 1.2"}},
 		"TLS 1.3 for the template": {tls.VersionTLS12, tls.VersionTLS13, []uint16{tls.VersionTLS13, tls.VersionTLS13}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -152,7 +159,7 @@ func TestTransportNoticesWhoDoesNotAsk(t *testing.T) {
 			log.SetListener(func(event log.Event, message string) {
 				mu.Lock()
 				defer mu.Unlock()
-				if event == mtls.EventBinding {
+				if event == eventlog.Binding {
 					noticed = append(noticed, message)
 				}
 			})
@@ -206,7 +213,6 @@ func TestTransportKeepsItsManners(t *testing.T) {
 	template.TLSClientConfig.MinVersion = tls.VersionTLS10
 	template.TLSClientConfig.ClientSessionCache = tls.NewLRUClientSessionCache(8)
 	template.TLSClientConfig.Certificates = nil
-	require.NoError(t, mtls.CheckTemplate(template))
 	one, two := binding(t, nil), binding(t, nil)
 	for _, b := range []*mtls.Binding{one, two} {
 		require.NoError(t, post(t, mtls.NewTransport(template, b), server.URL))
@@ -220,14 +226,18 @@ func TestTransportKeepsItsManners(t *testing.T) {
 	require.Nil(t, template.TLSClientConfig.GetClientCertificate, "the template itself is left alone")
 }
 
-func TestTemplateDefaults(t *testing.T) {
-	defaults := mtls.Template(nil)
-	require.NotNil(t, defaults.Proxy)
-	require.Equal(t, defaults.MaxIdleConns, defaults.MaxIdleConnsPerHost)
-	own := &http.Transport{MaxIdleConnsPerHost: 7}
-	require.NotSame(t, own, mtls.Template(own))
-	require.Equal(t, 7, mtls.Template(own).MaxIdleConnsPerHost)
-	require.NoError(t, mtls.CheckTemplate(nil))
-	require.NoError(t, mtls.CheckTemplate(http.DefaultTransport.(*http.Transport).Clone()))
-	require.ErrorContains(t, mtls.CheckTemplate(&http.Transport{}), "TLSClientConfig")
+// A template that cannot serve says so at every request; nothing is sent.
+func TestTransportOfAUselessTemplate(t *testing.T) {
+	server, b := issued(t, imdstest.Options{})
+	for culprit, spoil := range map[string]func(*http.Transport){
+		"DialTLS":           func(h *http.Transport) { h.DialTLSContext = (&net.Dialer{}).DialContext },
+		"MaxVersion":        func(h *http.Transport) { h.TLSClientConfig.MaxVersion = tls.VersionTLS11 },
+		"certificate of it": func(h *http.Transport) { h.TLSClientConfig.Certificates = make([]tls.Certificate, 1) },
+	} {
+		template := server.MTLSTransport()
+		spoil(template)
+		require.ErrorContains(t, post(t, mtls.NewTransport(template, b), server.TokenURL()), culprit)
+	}
+	require.ErrorContains(t, post(t, mtls.NewTransport(server.MTLSTransport(), nil), server.TokenURL()), "no binding")
+	require.Zero(t, server.Counts().TokenConnections)
 }

@@ -10,9 +10,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/azmtls/azmtls/internal/flight"
+	"github.com/azmtls/azmtls/internal/limits"
 	"github.com/azmtls/azmtls/mtls"
 	"github.com/golang-jwt/jwt/v5"
-	"golang.org/x/sync/singleflight"
 )
 
 // attestationMargin is how long before its end an attestation token is renewed: the certificate request that carries it may
@@ -22,7 +23,7 @@ const attestationMargin = 5 * time.Minute
 // attestor is what a KeyGuardAttestation works with.
 type attestor struct {
 	now     func() time.Time // nil: the real clock
-	flights singleflight.Group
+	flights flight.Group[attested, string]
 
 	mu      sync.Mutex
 	library *attestationLibrary // nil until it was loaded
@@ -41,7 +42,7 @@ type attestationToken struct {
 }
 
 // Attest returns the attestation service's JWT for a KeyGuard key of [Keys]: the one it has, if that is good for five more
-// minutes. Callers who want the same one share a call. For a key of another strength, and when the library is not
+// minutes and a fresh one is not asked for. Callers who want the same one share a call. For a key of another strength, and when the library is not
 // installed or gives no token, there is an error.
 func (a *KeyGuardAttestation) Attest(ctx context.Context, request mtls.AttestationRequest) (string, error) {
 	k, ok := request.Key.(*key)
@@ -59,22 +60,19 @@ func (a *KeyGuardAttestation) Attest(ctx context.Context, request mtls.Attestati
 		return "", err
 	}
 	what := attested{request.Endpoint, sha256.Sum256(public)}
-	if jwt, ok := a.cached(what); ok {
+	if jwt, ok := a.cached(what); ok && !request.Fresh {
 		return jwt, nil
 	}
-	flight := a.flights.DoChan(fmt.Sprint(what), func() (any, error) {
-		if jwt, ok := a.cached(what); ok {
+	token, err := a.flights.Do(ctx, what, limits.Attestation, func(context.Context) (string, error) {
+		if jwt, ok := a.cached(what); ok && !request.Fresh {
 			return jwt, nil
 		}
 		return a.attest(what, k, request.ClientID)
 	})
-	select {
-	case result := <-flight:
-		token, _ := result.Val.(string)
-		return token, result.Err
-	case <-ctx.Done():
-		return "", fmt.Errorf("winstore: waiting for the attestation: %w", ctx.Err())
+	if err != nil && err == ctx.Err() {
+		return "", fmt.Errorf("winstore: waiting for the attestation: %w", err)
 	}
+	return token, err
 }
 
 func (a *KeyGuardAttestation) attest(what attested, k *key, clientID string) (token string, err error) {

@@ -7,7 +7,7 @@ import (
 	"sync"
 	"unsafe"
 
-	"github.com/azmtls/azmtls/mtls"
+	"github.com/azmtls/azmtls/internal/eventlog"
 	"golang.org/x/sys/windows"
 )
 
@@ -103,7 +103,7 @@ var attestationLog = sync.OnceValue(func() uintptr {
 	const levelWarning = 1
 	return windows.NewCallbackCDecl(func(_ uintptr, _ *byte, level uintptr, function *byte, line uintptr, _ *byte) uintptr {
 		if int32(level) <= levelWarning { // the message itself may hold tokens
-			mtls.Logf(mtls.EventBinding, "%s: trouble in %s, line %d", attestationDLL, windows.BytePtrToString(function), int32(line))
+			eventlog.Writef(eventlog.Binding, "%s: trouble in %s, line %d", attestationDLL, windows.BytePtrToString(function), int32(line))
 		}
 		return 0
 	})

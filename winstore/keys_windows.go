@@ -6,15 +6,16 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/azmtls/azmtls/internal/eventlog"
 	"github.com/azmtls/azmtls/mtls"
 	"golang.org/x/sys/windows"
 )
 
-// Key returns the strongest key that the machine has; why stronger ones were passed over is logged under [mtls.EventBinding].
+// Key returns the strongest key that the machine has; why stronger ones were passed over is logged under azmtls.EventBinding.
 func (k Keys) Key(ctx context.Context) (mtls.Key, error) {
 	key, passedOver, err := k.Choose(ctx)
 	for _, p := range passedOver {
-		mtls.Logf(mtls.EventBinding, "no %s key from %q: %v", p.Strength, p.Provider, p.Err)
+		eventlog.Writef(eventlog.Binding, "no %s key from %q: %v", p.Strength, p.Provider, p.Err)
 	}
 	return key, err
 }
@@ -103,7 +104,7 @@ func (t tier) obtain(storage keyStorage) (*key, error) {
 	case transient(err) || errors.Is(err, errNoPSS):
 		return nil, fmt.Errorf("winstore: key %s: %w", t.name, err)
 	case found:
-		mtls.Logf(mtls.EventRecovery, "key %s of %q is dead and made anew: %v", t.name, t.provider, err)
+		eventlog.Writef(eventlog.Recovery, "key %s of %q is dead and made anew: %v", t.name, t.provider, err)
 		flags |= ncryptOverwriteKey
 	}
 	native, err := storage.create(t.provider, t.name, flags)
@@ -112,7 +113,7 @@ func (t tier) obtain(storage keyStorage) (*key, error) {
 	}
 	if t == keyGuard && !native.isolated() {
 		if err := native.remove(); err != nil {
-			mtls.Logf(mtls.EventBinding, "a key %s without isolation could not be removed: %v", t.name, err)
+			eventlog.Writef(eventlog.Binding, "a key %s without isolation could not be removed: %v", t.name, err)
 		}
 		return nil, errNotIsolated
 	}

@@ -3,7 +3,7 @@ package winstore
 import (
 	"strings"
 
-	"github.com/azmtls/azmtls/mtls"
+	"github.com/azmtls/azmtls/internal/eventlog"
 	"golang.org/x/sys/windows"
 )
 
@@ -15,10 +15,10 @@ const issuer = "managedidentitysnissuer.login.microsoft.com"
 func purge(t tier) {
 	removed, err := purgeIssued(t)
 	if err != nil {
-		mtls.Logf(mtls.EventRecovery, "deleting the certificates of the key that %s replaces: %v", t.name, err)
+		eventlog.Writef(eventlog.Recovery, "deleting the certificates of the key that %s replaces: %v", t.name, err)
 	}
 	if removed > 0 {
-		mtls.Logf(mtls.EventRecovery, "deleted %d certificates of the key that %s replaces", removed, t.name)
+		eventlog.Writef(eventlog.Recovery, "deleted %d certificates of the key that %s replaces", removed, t.name)
 	}
 }
 

@@ -12,10 +12,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/azmtls/azmtls/internal/eventlog"
 	"github.com/azmtls/azmtls/mtls"
 )
 
-// Load returns the alias's binding that is good for longest, or [mtls.ErrNotFound]: more than 24 hours must be left of it, its
+// Load returns the newest binding of the alias, by NotBefore, or [mtls.ErrNotFound]: more than 24 hours must be left of it, its
 // token window must be open and its key must sign. A certificate whose key is gone, dead or another one than it was
 // issued for fails every handshake and is deleted. The private key of the binding implements [io.Closer].
 func (Store) Load(ctx context.Context, alias string) (*mtls.Binding, error) {
@@ -59,7 +60,7 @@ func load(alias string, now time.Time) (*mtls.Binding, error) {
 		case errors.Is(err, errOrphan):
 			orphans = append(orphans, c.leaf.Raw)
 		}
-		mtls.Logf(mtls.EventRecovery, "a stored certificate of %s is skipped: %v", mtls.Mask(alias), err)
+		eventlog.Writef(eventlog.Recovery, "a stored certificate of %s is skipped: %v", eventlog.Mask(alias), err)
 	}
 	return nil, mtls.ErrNotFound
 }
@@ -70,16 +71,21 @@ type candidate struct {
 	leaf *x509.Certificate
 }
 
-// candidates returns the certificates that have enough time left, the one good for longest first.
+// minRemaining is what must be left of a certificate for a process that takes it from the store.
+const minRemaining = 24 * time.Hour
+
+// candidates returns the certificates that have enough time left: the newest first, of those the one good for longest.
 func candidates(own entries, now time.Time) []candidate {
 	var usable []candidate
 	for _, e := range own {
 		leaf, err := e.parse()
-		if err == nil && unbound(leaf).Cacheable(now) {
+		if err == nil && leaf.NotAfter.Sub(now) > minRemaining && unbound(leaf).UsableUntil().After(now) {
 			usable = append(usable, candidate{e, leaf})
 		}
 	}
-	slices.SortStableFunc(usable, func(a, b candidate) int { return cmp.Compare(b.leaf.NotAfter.Unix(), a.leaf.NotAfter.Unix()) })
+	slices.SortStableFunc(usable, func(a, b candidate) int {
+		return cmp.Or(b.leaf.NotBefore.Compare(a.leaf.NotBefore), b.leaf.NotAfter.Compare(a.leaf.NotAfter))
+	})
 	return usable
 }
 
@@ -117,7 +123,7 @@ func removeOrphans(alias string, orphans [][]byte) {
 		})
 	})
 	if err != nil {
-		mtls.Logf(mtls.EventRecovery, "deleting orphaned certificates of %s: %v", mtls.Mask(alias), err)
+		eventlog.Writef(eventlog.Recovery, "deleting orphaned certificates of %s: %v", eventlog.Mask(alias), err)
 	}
 }
 

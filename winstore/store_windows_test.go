@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -269,7 +270,7 @@ func TestCanceled(t *testing.T) {
 func TestCacheOverStore(t *testing.T) {
 	f := newFixture(t)
 	mints := 0
-	source := mtls.Source{Alias: f.alias, Store: Store{}, Mint: func(context.Context) (*mtls.Binding, error) {
+	source := mtls.Source{Alias: f.alias, Store: Store{}, Mint: func(context.Context, mtls.MintRequest) (*mtls.Binding, error) {
 		mints++
 		return f.bindingFor(9*day + time.Duration(mints)*time.Hour), nil
 	}}
@@ -281,7 +282,8 @@ func TestCacheOverStore(t *testing.T) {
 	require.Equal(t, minted.Thumbprint(), loaded.Thumbprint())
 	require.Equal(t, 1, mints)
 
-	next.RemoveBadCert(t.Context(), source, loaded)
+	refusal := &mtls.Refusal{Binding: loaded, Host: "host", Err: errors.New("alert")}
+	require.True(t, next.RemoveBadCert(t.Context(), source, refusal))
 	require.Empty(t, f.stored(f.alias))
 	fresh, err := next.GetOrMint(t.Context(), source)
 	require.NoError(t, err)

@@ -29,3 +29,6 @@ func (a *account) counts(server *imdstest.Server) {
 	a.detail("so far: %d mints, %d tokens, %d requests to the resource (%d of them retries)",
 		c.Issued, c.TokenIssued, c.Resource+c.Faults, c.Faults)
 }
+
+// short shortens a thumbprint to what tells it from others.
+func short(thumbprint string) string { return thumbprint[:min(len(thumbprint), 6)] + "…" }

@@ -80,7 +80,7 @@ func simulated(ctx context.Context, out *account) error {
 	if err := cred.Close(); err != nil { // idle connections: those would go on working
 		return err
 	}
-	out.step("From now on the servers refuse certificate %s (TLS alert unknown_ca).", mtls.Mask(first))
+	out.step("From now on the servers refuse certificate %s (TLS alert unknown_ca).", short(first))
 
 	out.step("Calling the resource as if nothing had happened.")
 	second, err := call(ctx, client, server, out)
@@ -88,7 +88,7 @@ func simulated(ctx context.Context, out *account) error {
 		return err
 	}
 
-	out.step("A bearer token for any other client, over mutual TLS with the new certificate %s.", mtls.Mask(second))
+	out.step("A bearer token for any other client, over mutual TLS with the new certificate %s.", short(second))
 	token, err := cred.GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{"https://vault.azure.net/.default"}})
 	if err != nil {
 		return err
@@ -144,7 +144,7 @@ func call(ctx context.Context, client *http.Client, server *imdstest.Server, out
 	if err := json.NewDecoder(resp.Body).Decode(&caller); err != nil {
 		return "", fmt.Errorf("the answer of the resource: %w", err)
 	}
-	out.detail("=> %s after %s: scheme %s, certificate %s", resp.Status, time.Since(start).Round(time.Millisecond), caller.Scheme, mtls.Mask(caller.Certificate))
+	out.detail("=> %s after %s: scheme %s, certificate %s", resp.Status, time.Since(start).Round(time.Millisecond), caller.Scheme, short(caller.Certificate))
 	out.counts(server)
 	return caller.Certificate, nil
 }

@@ -2,6 +2,7 @@
 package bounded
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -43,3 +44,9 @@ func (tooLarge) Error() string {
 
 // NonRetriable marks the error for azcore's retry policy.
 func (tooLarge) NonRetriable() {}
+
+// IsTooLarge reports whether an error says that a response was too large.
+func IsTooLarge(err error) bool {
+	_, ok := errors.AsType[tooLarge](err)
+	return ok
+}

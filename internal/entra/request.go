@@ -12,6 +12,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/streaming"
+	"github.com/azmtls/azmtls/internal/eventlog"
 	"github.com/azmtls/azmtls/mtls"
 	"github.com/google/uuid"
 )
@@ -43,7 +44,7 @@ func (r Request) Prepare(req *policy.Request, b *mtls.Binding) error {
 	if err != nil {
 		return fmt.Errorf("the token endpoint of the binding is not a URL: %w", err)
 	}
-	endpoint.Path = "/" + mtls.Mask(path.Base(endpoint.Path)) + tokenPath
+	endpoint.Path = "/" + eventlog.Mask(path.Base(endpoint.Path)) + tokenPath
 	raw := req.Raw()
 	raw.Method, raw.URL, raw.Host = http.MethodPost, endpoint, endpoint.Host
 	form := url.Values{

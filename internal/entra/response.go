@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
 )
 
@@ -77,65 +76,4 @@ func (n number) seconds() time.Duration {
 		return maxLifetime
 	}
 	return time.Duration(n) * time.Second
-}
-
-// Error is an error response of the token endpoint. It unwraps to the *azcore.ResponseError.
-type Error struct {
-	StatusCode    int
-	Code          string   // the OAuth "error"
-	AADSTS        []string // for example "AADSTS1000901", the one in the description first
-	Description   string   // first line of the error_description, without trace and correlation ids
-	CorrelationID string
-
-	response error
-}
-
-func (e *Error) Error() string {
-	text := fmt.Sprintf("the token endpoint answered %d %s", e.StatusCode, http.StatusText(e.StatusCode))
-	if e.Code != "" {
-		text += " " + e.Code
-	}
-	if e.Description != "" {
-		text += ": " + e.Description
-	}
-	return text
-}
-
-// Unwrap returns the *azcore.ResponseError.
-func (e *Error) Unwrap() error { return e.response }
-
-// ParseError reads an error response.
-func ParseError(resp *http.Response) *Error {
-	// Made by hand: runtime.NewResponseError logs the body, and Entra writes identifiers into its descriptions.
-	response := &azcore.ResponseError{StatusCode: resp.StatusCode, RawResponse: resp}
-	e := &Error{StatusCode: resp.StatusCode, response: response}
-	var answer struct {
-		Error         string        `json:"error"`
-		Description   string        `json:"error_description"`
-		Codes         []json.Number `json:"error_codes"`
-		CorrelationID string        `json:"correlation_id"`
-	}
-	body, err := runtime.Payload(resp)
-	if err != nil || json.Unmarshal(body, &answer) != nil {
-		return e
-	}
-	e.Code, response.ErrorCode, e.CorrelationID = answer.Error, answer.Error, answer.CorrelationID
-	e.Description, _, _ = strings.Cut(answer.Description, " Trace ID:")
-	e.Description, _, _ = strings.Cut(e.Description, "\n")
-	e.Description = strings.TrimSpace(e.Description)
-	if code, _, found := strings.Cut(answer.Description, ":"); found && isAADSTS(code) {
-		e.AADSTS = append(e.AADSTS, code)
-	}
-	for _, code := range answer.Codes {
-		if code := "AADSTS" + code.String(); isAADSTS(code) && (len(e.AADSTS) == 0 || e.AADSTS[0] != code) {
-			e.AADSTS = append(e.AADSTS, code)
-		}
-	}
-	return e
-}
-
-// isAADSTS reports whether s is "AADSTS" and digits, nothing else.
-func isAADSTS(s string) bool {
-	digits, ok := strings.CutPrefix(s, "AADSTS")
-	return ok && digits != "" && strings.Trim(digits, "0123456789") == ""
 }

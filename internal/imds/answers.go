@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"time"
 )
 
 // Metadata is what IMDS says of the machine and the identity.
@@ -39,6 +40,8 @@ type Issued struct {
 	IdentityType string
 	// Endpoint is {mtls_authentication_endpoint}/{tenant_id}.
 	Endpoint string
+	// Date is the time of IMDS's own clock, zero if the answer had none.
+	Date time.Time
 }
 
 type issueAnswer struct {

@@ -17,6 +17,8 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/streaming"
+	"github.com/azmtls/azmtls/internal/clock"
+	"github.com/azmtls/azmtls/internal/failure"
 	"github.com/google/uuid"
 )
 
@@ -42,8 +44,8 @@ type Options struct {
 	Endpoint string
 	// ID is the identity to ask for.
 	ID ID
-	// Sleep waits between two tries. Nil is a timer that ends with the context.
-	Sleep func(context.Context, time.Duration) error
+	// Clock is nil but in tests.
+	Clock *clock.Clock
 	// FirstAnswer is how long the first request may go unanswered before IMDS v2 counts as absent. 0 is 4 s.
 	FirstAnswer time.Duration
 }
@@ -53,6 +55,7 @@ type Client struct {
 	endpoint    string
 	id          ID
 	firstAnswer time.Duration
+	clock       *clock.Clock
 	pipeline    runtime.Pipeline
 }
 
@@ -69,7 +72,7 @@ func New(o Options) (*Client, error) {
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		return nil, fmt.Errorf("the IMDS endpoint (%s) must be a URL like %s, without userinfo, query or fragment", endpointEnv, defaultEndpoint)
 	}
-	c := &Client{endpoint: strings.TrimSuffix(endpoint, "/"), id: o.ID, firstAnswer: o.FirstAnswer}
+	c := &Client{endpoint: strings.TrimSuffix(endpoint, "/"), id: o.ID, firstAnswer: o.FirstAnswer, clock: o.Clock}
 	if c.firstAnswer == 0 {
 		c.firstAnswer = 4 * time.Second
 	}
@@ -78,8 +81,8 @@ func New(o Options) (*Client, error) {
 	options.Retry = policy.RetryOptions{MaxRetries: -1}
 	options.Logging.IncludeBody = false // bodies hold certificate requests
 	c.pipeline = runtime.NewPipeline("azmtls/imds", "v"+apiVersion, runtime.PipelineOptions{
-		PerCall:                []policy.Policy{newRetryPolicy(o.Sleep)},
-		AllowedQueryParameters: []string{"cred-api-version"},
+		PerCall:                []policy.Policy{retryPolicy{o.Clock}},
+		AllowedQueryParameters: []string{"cred-api-version", "bypass_cache"},
 	}, &options)
 	return c, nil
 }
@@ -118,8 +121,9 @@ func (c *Client) firstRequest(ctx context.Context, req *policy.Request) (*http.R
 	silence := errors.New("no answer")
 	limited, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	timer := time.AfterFunc(c.firstAnswer, func() { cancel(silence) })
-	answered := func() { timer.Stop() }
+	stop := c.clock.AfterFunc(c.firstAnswer, func() { cancel(silence) })
+	defer stop()
+	answered := func() { stop() }
 	resp, err := c.pipeline.Do(req.Clone(context.WithValue(limited, answeredKey{}, answered)))
 	switch {
 	case err == nil || ctx.Err() != nil:
@@ -132,12 +136,26 @@ func (c *Client) firstRequest(ctx context.Context, req *policy.Request) (*http.R
 	return nil, err
 }
 
-// Issue asks for the certificate of a request. The attestation token may be empty.
-func (c *Client) Issue(ctx context.Context, csr []byte, attestationToken string) (Issued, error) {
+// Issue asks for the certificate of a request. The attestation token may be empty. With bypassCache IMDS is asked not to answer
+// with a certificate that it has issued before; one that does not know of that (400) is asked without.
+//
+// An error that asking again would repeat is marked as [failure.Definite]: a refusal, or an answer that cannot be used.
+func (c *Client) Issue(ctx context.Context, csr []byte, attestationToken string, bypassCache bool) (Issued, error) {
+	issued, err := c.issue(ctx, csr, attestationToken, bypassCache)
+	if refused, ok := errors.AsType[*Error](err); ok && bypassCache && refused.StatusCode == http.StatusBadRequest {
+		return c.issue(ctx, csr, attestationToken, false)
+	}
+	return issued, err
+}
+
+func (c *Client) issue(ctx context.Context, csr []byte, attestationToken string, bypassCache bool) (Issued, error) {
 	var answer issueAnswer
 	req, err := c.request(ctx, http.MethodPost, issuePath)
 	if err != nil {
 		return Issued{}, err
+	}
+	if bypassCache {
+		req.Raw().URL.RawQuery += "&bypass_cache=true"
 	}
 	body, err := json.Marshal(struct {
 		CSR         string `json:"csr"`
@@ -154,12 +172,17 @@ func (c *Client) Issue(ctx context.Context, csr []byte, attestationToken string)
 		err = decode(resp, &answer)
 	}
 	if err != nil {
-		return Issued{}, fmt.Errorf("asking IMDS for a certificate: %w", err)
+		err = fmt.Errorf("asking IMDS for a certificate: %w", err)
+		if isDefinite(err) {
+			err = failure.Definite(err)
+		}
+		return Issued{}, err
 	}
 	issued, err := answer.check()
 	if err != nil {
-		return Issued{}, fmt.Errorf("the certificate from IMDS cannot be used: %w", err)
+		return Issued{}, failure.Definite(fmt.Errorf("the certificate from IMDS cannot be used: %w", err))
 	}
+	issued.Date, _ = http.ParseTime(resp.Header.Get("Date"))
 	return issued, nil
 }
 
@@ -189,7 +212,7 @@ func decode(resp *http.Response, into any) error {
 		return fmt.Errorf("reading the response: %w", err)
 	}
 	if err := json.Unmarshal(body, into); err != nil {
-		return fmt.Errorf("the response is malformed JSON: %w", err)
+		return malformedError{err}
 	}
 	return nil
 }

@@ -2,11 +2,14 @@ package imds
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
+	"github.com/azmtls/azmtls/internal/bounded"
+	"github.com/azmtls/azmtls/internal/failure"
 )
 
 // UnavailableError says that there is no IMDS v2 here.
@@ -63,4 +66,25 @@ func newError(resp *http.Response) *Error {
 	}
 	e.response = &azcore.ResponseError{StatusCode: resp.StatusCode, ErrorCode: e.Code, RawResponse: resp}
 	return e
+}
+
+// malformedError says that an answer is not the JSON that was expected.
+type malformedError struct{ err error }
+
+func (e malformedError) Error() string {
+	return fmt.Sprintf("the response is malformed JSON: %v", e.err)
+}
+func (e malformedError) Unwrap() error { return e.err }
+
+// isDefinite reports whether asking for a certificate again would fail the same way: IMDS refused, redirected, or gave an answer
+// that is of no use. A 404 has been retried by then.
+func isDefinite(err error) bool {
+	if refused, ok := errors.AsType[*Error](err); ok {
+		switch refused.StatusCode {
+		case http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented:
+			return true
+		}
+		return false
+	}
+	return failure.Is[malformedError](err) || failure.Is[redirectError](err) || bounded.IsTooLarge(err)
 }

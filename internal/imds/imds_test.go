@@ -16,6 +16,7 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/azmtls/azmtls/internal/clock"
 	"github.com/azmtls/azmtls/internal/imds"
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
@@ -66,19 +67,16 @@ func serve(t *testing.T, answers ...answer) *service {
 }
 
 // client returns a client of the service that records how long it would have waited.
-func (s *service) client(t *testing.T, edit func(*imds.Options)) (*imds.Client, *[]time.Duration) {
+func (s *service) client(t *testing.T, edit func(*imds.Options)) (*imds.Client, *clock.Fake) {
 	t.Helper()
-	var waits []time.Duration
-	o := imds.Options{Endpoint: s.URL, Sleep: func(ctx context.Context, d time.Duration) error {
-		waits = append(waits, d)
-		return ctx.Err()
-	}}
+	fake := clock.NewFake(time.Now())
+	o := imds.Options{Endpoint: s.URL, Clock: fake.Clock()}
 	if edit != nil {
 		edit(&o)
 	}
 	c, err := imds.New(o)
 	require.NoError(t, err)
-	return c, &waits
+	return c, fake
 }
 
 // The requests are exactly those that the live service accepts.
@@ -91,7 +89,7 @@ func TestRequests(t *testing.T) {
 		ClientID: "11111111-2222-3333-4444-555555555555", TenantID: "99999999-8888-7777-6666-555555555555",
 		CuID: imds.CuID{VMID: "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"}, AttestationEndpoint: "https://sharedeus.eus.attest.azure.net",
 	}, m)
-	_, err = c.Issue(t.Context(), []byte{0xfb, 0xff, 0x00}, "jwt")
+	_, err = c.Issue(t.Context(), []byte{0xfb, 0xff, 0x00}, "jwt", false)
 	var response *azcore.ResponseError
 	require.ErrorAs(t, err, &response)
 	require.Equal(t, 400, response.StatusCode)
@@ -114,7 +112,7 @@ func TestRequests(t *testing.T) {
 	require.Equal(t, "application/json; charset=utf-8", s.requests[1].Header.Get("Content-Type"))
 	require.JSONEq(t, `{"csr":"+/8A","attestation_token":"jwt"}`, s.bodies[1])
 
-	_, _ = c.Issue(t.Context(), []byte{1}, "")
+	_, _ = c.Issue(t.Context(), []byte{1}, "", false)
 	require.JSONEq(t, `{"csr":"AQ=="}`, s.bodies[2], "no attestation_token rather than an empty one")
 }
 
@@ -148,21 +146,24 @@ func TestRetries(t *testing.T) {
 		"400":                 {answer{status: 400}, nil, nil},
 		"403":                 {answer{status: 403}, nil, nil},
 		"Retry-After":         {answer{status: 429, header: after("Retry-After", "7")}, seconds(7, 7, 7), seconds(7, 7, 7)},
-		"Retry-After of 410":  {answer{status: 410, header: after("Retry-After", "2")}, seconds(2, 2, 2, 2, 2, 2, 2), seconds(2, 2, 2, 2, 2, 2, 2)},
-		"retry-after-ms":      {answer{status: 503, header: after("retry-after-ms", "3000")}, seconds(3, 3, 3), seconds(3, 3, 3)},
+		"Retry-After of 410":  {answer{status: 410, header: after("Retry-After", "2")}, seconds(10, 10, 10, 10, 10, 10, 10), seconds(10, 10, 10, 10, 10, 10, 10)},
+		"long one of 410":     {answer{status: 410, header: after("Retry-After", "70")}, seconds(70), seconds(70)},
+		"too long one of 410": {answer{status: 410, header: after("Retry-After", "121")}, nil, nil},
+		"retry-after-ms":      {answer{status: 503, header: after("retry-after-ms", "3000")}, seconds(3, 3, 4), seconds(3, 3, 4)},
+		"501":                 {answer{status: 501}, nil, nil},
+		"Retry-After of 0":    {answer{status: 429, header: after("Retry-After", "0")}, seconds(1, 2, 4), seconds(1, 2, 4)},
 		"Retry-After too far": {answer{status: 429, header: after("Retry-After", "3600")}, nil, nil},
-		"Retry-After of old":  {answer{status: 429, header: after("Retry-After", "Mon, 02 Jan 2006 15:04:05 GMT")}, seconds(0, 0, 0), seconds(0, 0, 0)},
+		"Retry-After of old":  {answer{status: 429, header: after("Retry-After", "Mon, 02 Jan 2006 15:04:05 GMT")}, seconds(1, 2, 4), seconds(1, 2, 4)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := serve(t, test.answer)
 			c, waits := s.client(t, nil)
 			_, err := c.Metadata(t.Context())
 			require.Error(t, err)
-			require.Equal(t, test.metadata, *waits)
-			*waits = nil
-			_, err = c.Issue(t.Context(), []byte("request"), "")
+			require.Equal(t, test.metadata, waits.Waits())
+			_, err = c.Issue(t.Context(), []byte("request"), "", false)
 			require.Error(t, err)
-			require.Equal(t, test.issue, *waits)
+			require.Equal(t, test.issue, waits.Waits())
 			for _, body := range s.bodies[len(test.metadata)+1:] {
 				require.JSONEq(t, `{"csr":"cmVxdWVzdA=="}`, body, "a retry sends the whole body")
 			}
@@ -175,7 +176,7 @@ func TestRetriesEndWithSuccess(t *testing.T) {
 	c, waits := s.client(t, nil)
 	_, err := c.Metadata(t.Context())
 	require.NoError(t, err)
-	require.Equal(t, seconds(1, 10), *waits)
+	require.Equal(t, seconds(1, 10), waits.Waits())
 }
 
 func TestUnavailable(t *testing.T) {
@@ -192,31 +193,25 @@ func TestUnavailable(t *testing.T) {
 		"silent":   "http://" + silent.Addr().String(),
 	} {
 		t.Run(name, func(t *testing.T) {
-			c, waits := (&service{Server: &httptest.Server{URL: url}}).client(t, func(o *imds.Options) { o.FirstAnswer = 50 * time.Millisecond })
+			c, waits := (&service{Server: &httptest.Server{URL: url}}).client(t, func(o *imds.Options) {
+				o.Clock, o.FirstAnswer = nil, 50*time.Millisecond
+			})
 			_, err := c.Metadata(t.Context())
 			var unavailable *imds.UnavailableError
 			require.ErrorAs(t, err, &unavailable)
 			require.Contains(t, err.Error(), strings.TrimPrefix(url, "http://"))
-			require.Empty(t, *waits, "a chain waits for the answer")
+			require.Empty(t, waits.Waits(), "a chain waits for the answer")
 		})
 	}
 }
 
 // The limit is on the first answer only: an IMDS that is there may take its time to recover.
 func TestFirstAnswerIsEnough(t *testing.T) {
-	s := serve(t, answer{status: 500}, answer{status: 200, body: metadata})
-	c, _ := s.client(t, func(o *imds.Options) {
-		o.FirstAnswer = 100 * time.Millisecond
-		o.Sleep = func(ctx context.Context, _ time.Duration) error {
-			select {
-			case <-ctx.Done():
-			case <-time.After(300 * time.Millisecond):
-			}
-			return ctx.Err()
-		}
-	})
+	s := serve(t, answer{status: 500}, answer{status: 500}, answer{status: 500}, answer{status: 200, body: metadata})
+	c, fake := s.client(t, nil)
 	_, err := c.Metadata(t.Context())
 	require.NoError(t, err)
+	require.Equal(t, seconds(1, 2, 4), fake.Waits(), "longer than the limit")
 }
 
 func TestCancelled(t *testing.T) {
@@ -231,7 +226,7 @@ func TestCancelled(t *testing.T) {
 	_, err = c.Metadata(ctx)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.NotErrorAs(t, err, &unavailable)
-	_, err = c.Issue(ctx, nil, "")
+	_, err = c.Issue(ctx, nil, "", false)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 
 	s := serve(t, answer{status: 500})
@@ -251,10 +246,10 @@ func TestRedirectsAreRefused(t *testing.T) {
 	s := serve(t, answer{status: 307, header: http.Header{"Location": {target.URL}}})
 	for name, transport := range map[string]policy.Transporter{"default": nil, "http.Client": http.DefaultClient} {
 		c, waits := s.client(t, func(o *imds.Options) { o.Transport = transport })
-		_, err := c.Issue(t.Context(), []byte("request"), "")
+		_, err := c.Issue(t.Context(), []byte("request"), "", false)
 		require.ErrorContains(t, err, "redirect", name)
 		require.False(t, followed, name)
-		require.Empty(t, *waits)
+		require.Empty(t, waits.Waits())
 	}
 	// A transporter of the caller's own may follow redirects: the answer is refused all the same.
 	c, _ := s.client(t, func(o *imds.Options) { o.Transport = follower{} })
@@ -271,7 +266,7 @@ func TestOversized(t *testing.T) {
 	c, waits := s.client(t, nil)
 	_, err := c.Metadata(t.Context())
 	require.ErrorContains(t, err, "1 MiB")
-	require.Empty(t, *waits)
+	require.Empty(t, waits.Waits())
 	fits := serve(t, answer{status: 200, body: strings.Replace(metadata, "{", `{"padding":"`+strings.Repeat("x", 1<<20-len(metadata)-13)+`",`, 1)})
 	c, _ = fits.client(t, nil)
 	_, err = c.Metadata(t.Context())

@@ -1,7 +1,6 @@
 package imds
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -10,6 +9,7 @@ import (
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/azmtls/azmtls/internal/clock"
 )
 
 const (
@@ -18,19 +18,11 @@ const (
 	goneRetries = 7           // 410: IMDS is being updated, which takes up to 70 s
 	goneDelay   = 10 * time.Second
 	maxDelay    = time.Minute // a Retry-After beyond this ends the retries
+	maxGone     = 2 * time.Minute
 )
 
 // retryPolicy repeats requests by MSAL's rules for IMDS, which azcore's own policy cannot express.
-type retryPolicy struct {
-	sleep func(context.Context, time.Duration) error
-}
-
-func newRetryPolicy(sleep func(context.Context, time.Duration) error) retryPolicy {
-	if sleep == nil {
-		sleep = wait
-	}
-	return retryPolicy{sleep}
-}
+type retryPolicy struct{ clock *clock.Clock }
 
 func (p retryPolicy) Do(req *policy.Request) (*http.Response, error) {
 	ctx := req.Raw().Context()
@@ -59,18 +51,29 @@ func (p retryPolicy) Do(req *policy.Request) (*http.Response, error) {
 			delay = firstDelay << (ordinary - 1)
 		}
 		if err == nil {
-			if after, ok := retryAfter(resp, time.Now()); ok {
-				if after > maxDelay {
+			if after, ok := retryAfter(resp, p.clock.Wall()); ok {
+				if after > longest(resp) {
 					return resp, nil
 				}
-				delay = after
+				if resp.StatusCode == http.StatusGone && after > goneDelay {
+					gone = goneRetries // once it has passed, the update should be over
+				}
+				delay = max(delay, after) // a date in the past, or 0, does not shorten our own
 			}
 			_ = resp.Body.Close()
 		}
-		if err := p.sleep(ctx, delay); err != nil {
+		if err := p.clock.Wait(ctx, delay); err != nil {
 			return nil, err
 		}
 	}
+}
+
+// longest returns the longest Retry-After that is waited for.
+func longest(resp *http.Response) time.Duration {
+	if resp.StatusCode == http.StatusGone {
+		return maxGone
+	}
+	return maxDelay
 }
 
 // repeatable reports whether a status is worth another try.
@@ -81,7 +84,7 @@ func repeatable(req *policy.Request, status int) bool {
 	case http.StatusRequestTimeout, http.StatusGone, http.StatusTooManyRequests:
 		return true
 	default:
-		return status >= 500
+		return status >= 500 && status != http.StatusNotImplemented
 	}
 }
 
@@ -113,15 +116,4 @@ func retryAfter(resp *http.Response, now time.Time) (time.Duration, bool) {
 		}
 	}
 	return 0, false
-}
-
-func wait(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

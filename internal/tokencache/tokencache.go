@@ -1,17 +1,19 @@
-// Package tokencache keeps the tokens of one credential. A token lives no longer than the binding that it was obtained with.
+// Package tokencache keeps the tokens of one credential. A bound token lives no longer than the binding that it is bound to, and
+// not beyond the binding's eviction; a bearer token does not depend on it.
 package tokencache
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/azmtls/azmtls/internal/clock"
+	"github.com/azmtls/azmtls/internal/flight"
+	"github.com/azmtls/azmtls/internal/limits"
 	"github.com/azmtls/azmtls/mtls"
-	"golang.org/x/sync/singleflight"
 )
 
 // Key says which token: a bound one does not stand for a bearer token, nor one with the capability to handle continuous access
@@ -71,20 +73,20 @@ const (
 
 // Cache keeps entries by key. Reading takes no lock: writers replace the whole map.
 type Cache struct {
-	now     func() time.Time // nil: the real clock
+	clock   *clock.Clock // nil: the real clock
 	epoch   time.Time
 	entries atomic.Pointer[map[string]*[4]*Entry] // by resource, then kind
-	flights singleflight.Group
+	flights flight.Group[flightKey, *Entry]
 
 	mu     sync.RWMutex
 	issued map[string]*Entry // bound tokens that are still out there, evicted ones too
 }
 
 // New returns an empty Cache. A nil clock is the real one.
-func New(now func() time.Time) *Cache {
-	c := &Cache{now: now, epoch: time.Now()}
-	if now != nil {
-		c.epoch = now()
+func New(clock *clock.Clock) *Cache {
+	c := &Cache{clock: clock, epoch: time.Now()}
+	if clock != nil {
+		c.epoch = clock.Wall()
 	}
 	c.entries.Store(&map[string]*[4]*Entry{})
 	return c
@@ -92,14 +94,17 @@ func New(now func() time.Time) *Cache {
 
 // elapsed is the clock of the Cache. The real one reads the monotonic clock only, at half the cost of time.Now.
 func (c *Cache) elapsed() time.Duration {
-	if c.now == nil {
+	if c.clock == nil {
 		return time.Since(c.epoch)
 	}
-	return c.now().Sub(c.epoch)
+	return c.clock.Wall().Sub(c.epoch)
 }
 
-// NewEntry returns an entry that is not in the cache yet.
+// NewEntry returns an entry that is not in the cache yet. A bound token ends with its certificate.
 func (c *Cache) NewEntry(key Key, token azcore.AccessToken, b *mtls.Binding) *Entry {
+	if leaf := b.Certificate.Leaf; key.Bound && leaf != nil && leaf.NotAfter.Before(token.ExpiresOn) {
+		token.ExpiresOn = leaf.NotAfter.UTC()
+	}
 	e := &Entry{Key: key, Token: token, Binding: b, Authorization: key.Scheme() + " " + token.Token, expires: token.ExpiresOn.Sub(c.epoch)}
 	e.validUntil = e.expires - expiryMargin
 	if !token.RefreshOn.IsZero() {
@@ -123,10 +128,12 @@ func (c *Cache) Get(key Key) (e *Entry, refresh bool) {
 	return e, e.refreshDue(now)
 }
 
-// Valid reports whether the token can be used: it has not expired, nor its binding been evicted.
+// Valid reports whether the token can be used: it has not expired, nor, if it is bound, its binding been evicted.
 func (c *Cache) Valid(e *Entry) bool { return e.valid(c.elapsed()) }
 
-func (e *Entry) valid(now time.Duration) bool { return now < e.validUntil && !e.Binding.Evicted() }
+func (e *Entry) valid(now time.Duration) bool {
+	return now < e.validUntil && !(e.Key.Bound && e.Binding.Evicted())
+}
 
 func (e *Entry) refreshDue(now time.Duration) bool {
 	next := e.nextRefresh.Load()
@@ -178,29 +185,22 @@ func (c *Cache) Issued(token string) *Entry {
 	return c.issued[token]
 }
 
-// Share runs acquire once for all who ask for the same key and claims at the same time. It runs in the context of the first of
-// them; when that one gives up, another takes over, and each waits no longer than its own context allows.
-func (c *Cache) Share(ctx context.Context, key Key, claims string, acquire func(context.Context) (*Entry, error)) (*Entry, error) {
-	type landing struct {
-		entry     *Entry
-		err       error
-		abandoned bool
-	}
-	flight := fmt.Sprintf("%q %d %s", key.Resource, key.kind(), claims)
-	for {
-		result := c.flights.DoChan(flight, func() (any, error) {
-			entry, err := acquire(ctx)
-			return landing{entry, err, err != nil && ctx.Err() != nil}, nil
-		})
-		select {
-		case r := <-result:
-			landed := r.Val.(landing)
-			if landed.abandoned && ctx.Err() == nil {
-				continue
-			}
-			return landed.entry, landed.err
-		case <-ctx.Done():
-			return nil, fmt.Errorf("waiting for a token: %w", ctx.Err())
-		}
-	}
+// Share returns what acquire returns, to all who ask for the same key and claims at the same time. See [flight.Group.Do].
+func (c *Cache) Share(
+	ctx context.Context, key Key, claims string, acquire func(context.Context) (*Entry, error),
+) (*Entry, error) {
+	return c.flights.Do(ctx, flightKey{key, claims}, limits.Token, acquire)
+}
+
+// Refresh has acquire replace a token in the background. Those who need it before it is there share the work.
+func (c *Cache) Refresh(key Key, acquire func(context.Context) (*Entry, error)) {
+	c.flights.Start(flightKey{Key: key}, limits.Token, acquire)
+}
+
+// CancelUnwanted cancels the work that nobody waits for.
+func (c *Cache) CancelUnwanted() { c.flights.CancelUnwanted() }
+
+type flightKey struct {
+	Key
+	claims string
 }

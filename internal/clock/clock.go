@@ -1,0 +1,70 @@
+// Package clock is the one seam through which time comes: the wall clock, a clock that goes on while the machine sleeps, and
+// waiting.
+package clock
+
+import (
+	"context"
+	"time"
+)
+
+// Clock tells the time. A nil Clock is the real one.
+type Clock struct {
+	wall  func() time.Time
+	boot  func() time.Duration
+	wait  func(context.Context, time.Duration) error
+	after func(time.Duration, func()) (stop func() bool)
+}
+
+// Wall returns the time of day. It carries no monotonic reading: what the machine slept through counts.
+func (c *Clock) Wall() time.Time {
+	if c == nil {
+		return time.Now().Round(0)
+	}
+	return c.wall().Round(0)
+}
+
+// Boot returns how long the machine has been up, sleep included where the system counts that. Only differences mean something.
+func (c *Clock) Boot() time.Duration {
+	if c == nil {
+		return sinceBoot()
+	}
+	return c.boot()
+}
+
+// Wait returns nil after d, or the context's error if that comes first.
+func (c *Clock) Wait(ctx context.Context, d time.Duration) error {
+	if c != nil {
+		return c.wait(ctx, d)
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// AfterFunc calls f in a goroutine of its own after d, unless stop is called before; stop reports whether it was.
+func (c *Clock) AfterFunc(d time.Duration, f func()) (stop func() bool) {
+	if c != nil {
+		return c.after(d, f)
+	}
+	return time.AfterFunc(d, f).Stop
+}
+
+// Instant is a point in time on both clocks.
+type Instant struct {
+	wall time.Time
+	boot time.Duration
+}
+
+// Now returns the present Instant.
+func (c *Clock) Now() Instant { return Instant{c.Wall(), c.Boot()} }
+
+// Since returns how long ago an Instant was: the longer of what both clocks say. A wall clock can be set, and not every system
+// counts its sleep; neither may make something seem younger than it is.
+func (c *Clock) Since(i Instant) time.Duration {
+	return max(c.Wall().Sub(i.wall), c.Boot()-i.boot)
+}

@@ -1,0 +1,102 @@
+// Package flight shares effort: many ask for the same, one works, and nobody's cancellation hurts the others.
+//
+// It stands beside golang.org/x/sync/singleflight, which lends the work the first caller's context and panics again in a
+// goroutine of its own.
+package flight
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// Group is a set of flights, told apart by their keys. The zero value is ready.
+type Group[K comparable, V any] struct {
+	mu      sync.Mutex
+	flights map[K]*flight[V]
+}
+
+type flight[V any] struct {
+	cancel  context.CancelFunc
+	landed  chan struct{}
+	waiting int // guarded by Group.mu
+	value   V
+	err     error
+}
+
+// Do returns the result of work, which all who ask for the key at the same time share. The work runs in a context of its own
+// that ends after the limit; a caller waits as long as ctx lets it, and the work goes on for those who come later. A panic of
+// the work is an error. The error of a caller who gave up is ctx.Err().
+func (g *Group[K, V]) Do(ctx context.Context, key K, limit time.Duration, work func(context.Context) (V, error)) (V, error) {
+	f := g.join(key, limit, work, 1)
+	defer g.leave(f)
+	select {
+	case <-f.landed:
+		return f.value, f.err
+	default:
+	}
+	select {
+	case <-f.landed:
+		return f.value, f.err
+	case <-ctx.Done():
+		var none V
+		return none, ctx.Err()
+	}
+}
+
+// Start begins the work in the background, unless it is under way already. Nobody waits for it until Do joins.
+func (g *Group[K, V]) Start(key K, limit time.Duration, work func(context.Context) (V, error)) {
+	g.join(key, limit, work, 0)
+}
+
+// CancelUnwanted cancels the flights that nobody waits for.
+func (g *Group[K, V]) CancelUnwanted() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, f := range g.flights {
+		if f.waiting == 0 {
+			f.cancel()
+		}
+	}
+}
+
+func (g *Group[K, V]) join(key K, limit time.Duration, work func(context.Context) (V, error), waiting int) *flight[V] {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if f := g.flights[key]; f != nil {
+		f.waiting += waiting
+		return f
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	f := &flight[V]{cancel: cancel, landed: make(chan struct{}), waiting: waiting}
+	if g.flights == nil {
+		g.flights = map[K]*flight[V]{}
+	}
+	g.flights[key] = f
+	go func() {
+		f.value, f.err = guarded(ctx, work)
+		cancel()
+		g.mu.Lock()
+		delete(g.flights, key)
+		g.mu.Unlock()
+		close(f.landed)
+	}()
+	return f
+}
+
+func (g *Group[K, V]) leave(f *flight[V]) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	f.waiting--
+}
+
+// guarded turns a panic of the work into an error: it would end the process, since no caller is above it.
+func guarded[V any](ctx context.Context, work func(context.Context) (V, error)) (value V, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic: %v", r)
+		}
+	}()
+	return work(ctx)
+}

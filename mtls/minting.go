@@ -1,0 +1,114 @@
+package mtls
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/azmtls/azmtls/internal/eventlog"
+	"github.com/azmtls/azmtls/internal/failure"
+)
+
+// permit returns what the next mint must ask for, or why there is none now. A mint that follows an eviction was paid with it. One
+// that follows a mint that was definitely refused, or came to nothing, or the eviction of a dead key, costs a unit.
+func (e *entry) permit() (MintRequest, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.unpaid != nil && !e.paid {
+		now := e.clock.Boot()
+		if !e.token.spend(now) {
+			return MintRequest{}, e.paused(e.token.next-now, e.unpaid)
+		}
+		e.paid = true
+	}
+	return e.next, nil
+}
+
+// mint makes a new binding and keeps it, in memory and store.
+func (e *entry) mint(ctx context.Context, src Source, request MintRequest) (*Binding, error) {
+	b, err := src.mint(ctx, request)
+	if err == nil && !request.BypassCache && e.barred(b) {
+		eventlog.Writef(eventlog.Binding, "IMDS issued the evicted certificate %s of %s again; it is asked to bypass its cache",
+			eventlog.Mask(b.Thumbprint()), eventlog.Mask(src.Alias))
+		request.BypassCache = true
+		if other, err := src.mint(ctx, request); err == nil {
+			b = other
+		}
+	}
+	if err != nil {
+		e.failed(ctx, err)
+		return nil, err
+	}
+	e.minted(b)
+	eventlog.Writef(eventlog.Binding, "minted binding %s of %s, usable until %s",
+		eventlog.Mask(b.Thumbprint()), eventlog.Mask(src.Alias), b.UsableUntil().UTC().Format("2006-01-02T15:04:05Z"))
+	e.save(src, b)
+	return b, nil
+}
+
+// mint has the source make a binding, and vets it.
+func (s Source) mint(ctx context.Context, request MintRequest) (*Binding, error) {
+	if s.Mint == nil {
+		return nil, errors.New("mtls: the source has no Mint function")
+	}
+	b, err := s.Mint(ctx, request)
+	if err == nil {
+		err = vetMinted(b)
+	}
+	return b, err
+}
+
+// vetMinted returns why a binding that was just minted cannot be used, nil if it can. IMDS's own clock says whether it is valid.
+func vetMinted(b *Binding) error {
+	if b == nil {
+		return failure.Definite(errors.New("mtls: the source minted no binding"))
+	}
+	if err := b.vet(); err != nil {
+		return failure.Definite(fmt.Errorf("mtls: the binding that was minted cannot be used: %w", err))
+	}
+	if b.Issued.IsZero() {
+		return nil
+	}
+	switch {
+	case !b.Issued.Before(b.UsableUntil()):
+		return failure.Definite(fmt.Errorf("mtls: the certificate that was issued had already expired, at %s; the clock of IMDS says %s",
+			b.UsableUntil().UTC().Format("2006-01-02T15:04:05Z"), b.Issued.UTC().Format("2006-01-02T15:04:05Z")))
+	case b.Issued.Before(b.Certificate.Leaf.NotBefore):
+		return failure.Definite(fmt.Errorf("mtls: the certificate that was issued is not valid before %s; the clock of IMDS says %s",
+			b.Certificate.Leaf.NotBefore.UTC().Format("2006-01-02T15:04:05Z"), b.Issued.UTC().Format("2006-01-02T15:04:05Z")))
+	}
+	return nil
+}
+
+func (e *entry) barred(b *Binding) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.tombstones.bar(b)
+}
+
+// minted puts a new binding in memory. One that was evicted before is used all the same, since the alarm may have been false, and
+// counted.
+func (e *entry) minted(b *Binding) {
+	b.admit(e.clock)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.tombstones.bar(b) && !e.paid {
+		e.token.charge(e.clock.Boot())
+	}
+	e.tombstones.lift(b)
+	e.paid, e.unpaid, e.next, e.kept = false, nil, MintRequest{}, keeping{}
+	e.current.Store(b)
+}
+
+// failed counts a mint that came to nothing, unless asking again may help.
+func (e *entry) failed(ctx context.Context, err error) {
+	if ctx.Err() != nil || !failure.IsDefinite(err) {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.paid {
+		e.token.charge(e.clock.Boot())
+	}
+	e.paid, e.unpaid = false, err
+}

@@ -1,0 +1,110 @@
+package mtls
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/azmtls/azmtls/internal/eventlog"
+)
+
+// storable is how long a certificate must still be valid to be written to a store or taken from one: a process that finds it there
+// should have a day of it.
+const storable = 24 * time.Hour
+
+// isStorable reports whether enough is left of the binding at that time.
+func (b *Binding) isStorable(at time.Time) bool {
+	return b.Certificate.Leaf.NotAfter.Sub(at) > storable && at.Before(b.UsableUntil())
+}
+
+// load returns the binding that the store holds, nil if there is none that can be used. Where one was evicted before, the key must
+// prove that it signs.
+func (e *entry) load(ctx context.Context, src Source) *Binding {
+	b, err := e.read(src)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err == nil {
+		err = e.vetStored(ctx, src, b)
+	}
+	if err != nil {
+		eventlog.Writef(eventlog.Binding, "no binding of %s taken from the store: %v", eventlog.Mask(src.Alias), err)
+		return nil
+	}
+	b.admit(e.clock)
+	eventlog.Writef(eventlog.Binding, "loaded binding %s of %s from the store", eventlog.Mask(b.Thumbprint()), eventlog.Mask(src.Alias))
+	return b
+}
+
+// read returns a copy of what the store holds: the store may hand the same pointer to others.
+func (e *entry) read(src Source) (*Binding, error) {
+	found := make(chan Binding, 1)
+	err := e.queue.enqueue(func(ctx context.Context) error {
+		stored, err := src.store().Load(ctx, src.Alias)
+		if err == nil && stored == nil {
+			err = ErrNotFound
+		}
+		if err == nil {
+			found <- *stored
+		}
+		return err
+	})()
+	if err != nil {
+		return nil, err
+	}
+	b := <-found
+	b.admitted, b.Issued = nil, time.Time{}
+	return &b, nil
+}
+
+// vetStored returns why a stored binding cannot be used, nil if it can.
+func (e *entry) vetStored(ctx context.Context, src Source, b *Binding) error {
+	if err := b.vet(); err != nil {
+		return err
+	}
+	e.mu.Lock()
+	barred, any := e.tombstones.bar(b), len(e.tombstones) > 0
+	e.mu.Unlock()
+	switch {
+	case b.Strength() < src.MinStrength:
+		return fmt.Errorf("its key has strength %s where %s is demanded", b.Strength(), src.MinStrength)
+	case !b.isStorable(e.clock.Wall()):
+		return fmt.Errorf("it is usable for less than %s", storable)
+	case barred:
+		return errors.New("its certificate was refused and could not be removed from the store")
+	case any:
+		if err := b.sign(ctx); err != nil {
+			return fmt.Errorf("its key does not sign: %w", err)
+		}
+	}
+	return nil
+}
+
+// save puts a binding into the store, if it is worth it.
+func (e *entry) save(src Source, b *Binding) {
+	at := b.Issued
+	if at.IsZero() {
+		at = e.clock.Wall()
+	}
+	if !b.isStorable(at) {
+		return
+	}
+	e.mu.Lock()
+	undeleted := e.undeleted
+	saved := e.queue.enqueue(func(ctx context.Context) error {
+		if undeleted {
+			if err := src.store().DeleteAll(ctx, src.Alias); err == nil {
+				e.mu.Lock()
+				e.undeleted = false
+				e.mu.Unlock()
+			}
+		}
+		return src.store().Save(ctx, src.Alias, b)
+	})
+	e.mu.Unlock()
+	if err := saved(); err != nil {
+		eventlog.Writef(eventlog.Binding, "saving binding %s of %s failed, it lives in memory only: %v",
+			eventlog.Mask(b.Thumbprint()), eventlog.Mask(src.Alias), err)
+	}
+}
