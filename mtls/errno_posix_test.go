@@ -1,6 +1,6 @@
 //go:build !windows
 
-package mtls_test
+package mtls
 
 import "syscall"
 

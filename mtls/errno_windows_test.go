@@ -1,4 +1,4 @@
-package mtls_test
+package mtls
 
 import "golang.org/x/sys/windows"
 

@@ -1,0 +1,55 @@
+package mtls
+
+import (
+	"fmt"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// discard is a connection that takes everything.
+type discard struct{ net.Conn }
+
+func (discard) Write(p []byte) (int, error) { return len(p), nil }
+
+// Two lost connections confirm each other from 250 ms to 5 min apart, unless the host accepted the binding between. The first one
+// counts: one that comes too soon does not take its place.
+func TestLossesConfirmEachOther(t *testing.T) {
+	const at = time.Hour
+	var h host
+	require.False(t, h.lose(at))
+	require.False(t, h.lose(at+249*time.Millisecond))
+	require.True(t, h.lose(at+250*time.Millisecond), "counted from the first")
+	require.True(t, h.lose(at+5*time.Minute))
+	require.False(t, h.lose(at+5*time.Minute+1), "too late: it is a first one again")
+	require.True(t, h.lose(at+6*time.Minute))
+	h.accept(at + 6*time.Minute)
+	require.False(t, h.lose(at+7*time.Minute))
+	require.True(t, h.knows(at+11*time.Minute))
+	require.False(t, h.knows(at+11*time.Minute+1))
+	require.False(t, new(host).knows(at))
+}
+
+// What a Transport remembers is bounded: those not used for long are forgotten first.
+func TestHostsAreBounded(t *testing.T) {
+	var known hosts
+	busy := known.of("busy:443", time.Hour)
+	for i := range 10 * maxHosts {
+		now := time.Hour + time.Duration(i)*time.Second
+		busy.accept(now)
+		require.Same(t, busy, known.of("busy:443", now))
+		known.of(fmt.Sprintf("host-%d:443", i), now)
+		require.LessOrEqual(t, len(known.known), maxHosts)
+	}
+}
+
+func TestCanonicalHost(t *testing.T) {
+	for host, want := range map[string]string{
+		"host": "host:443", "HOST.": "host:443", "host:443": "host:443", "host:8443": "host:8443", "Host.:8443": "host:8443",
+		"[::1]": "[::1]:443", "[::1]:80": "[::1]:80",
+	} {
+		require.Equal(t, want, canonicalHost(host), host)
+	}
+}
