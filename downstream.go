@@ -112,7 +112,7 @@ func (p popPolicy) Do(req *policy.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	raw.Header.Set("Authorization", current.Authorization)
+	raw.Header["Authorization"][0] = current.Authorization
 	if !current.Key.Bound { // meanwhile Entra stopped binding tokens for the resource
 		raw.Header.Del(keyvault.Header)
 		return req.Next()

@@ -19,13 +19,13 @@ type attempt struct {
 	got    atomic.Pointer[tls.Conn]   // connection that the request was written to
 	reused atomic.Bool
 
-	written  atomic.Bool // net/http began to write the request
 	answered atomic.Bool
 
 	endIfNotAsked bool        // give up a TLS 1.3 connection on which the server did not ask for the certificate
 	unasked       atomic.Bool // it was given up
 	body          *attemptBody
 
+	facts facts
 	trace httptrace.ClientTrace
 }
 
@@ -43,18 +43,18 @@ func (a *attempt) Value(key any) any {
 func (a *attempt) start(req *http.Request) *http.Request {
 	a.Context = req.Context()
 	a.body, _ = req.Body.(*attemptBody)
-	a.trace.GetConn = a.getConn
 	a.trace.GotConn = a.gotConn
-	a.trace.WroteHeaderField = a.wroteHeaderField
 	a.trace.GotFirstResponseByte = a.gotFirstResponseByte
 	return req.WithContext(httptrace.WithClientTrace(a, &a.trace))
 }
 
-// getConn is called when a connection is looked for. net/http may go through several in one RoundTrip: the last one counts.
-func (a *attempt) getConn(string) {
-	a.dialed.Store(nil)
-	a.got.Store(nil)
-	a.reused.Store(false)
+// dialing is called when a connection is about to be opened. net/http may go through several in one RoundTrip, of which the last
+// one counts: when it had one already, that was reused, and is lost.
+func (a *attempt) dialing() {
+	if a.got.Load() != nil {
+		a.got.Store(nil)
+		a.reused.Store(false)
+	}
 }
 
 // gotConn notes the connection.
@@ -74,8 +74,6 @@ func (a *attempt) gotConn(info httptrace.GotConnInfo) {
 	}
 }
 
-func (a *attempt) wroteHeaderField(string, []string) { a.written.Store(true) }
-
 func (a *attempt) gotFirstResponseByte() { a.answered.Store(true) }
 
 // isUnasked reports that the connection is new, speaks TLS 1.3 and was opened without the server asking for the certificate.
@@ -92,11 +90,11 @@ func (a *attempt) connection() *connection {
 	return a.dialed.Load()
 }
 
-// facts returns what is known of the attempt, which ended with an answer or with err.
-func (a *attempt) facts(err error) *facts {
-	f := &facts{
-		reused: a.reused.Load(), written: a.written.Load() && !a.unasked.Load(), began: a.answered.Load(), err: err,
-	}
+// finish returns what is known of the attempt, which ended with an answer or with err.
+func (a *attempt) finish(err error) *facts {
+	f := &a.facts
+	f.err, f.reused, f.began = err, a.reused.Load(), a.answered.Load()
+	f.written = a.got.Load() != nil && !a.unasked.Load() // or will be, as soon as there is a connection
 	c := a.connection()
 	if c != nil {
 		f.sent = c.sent()

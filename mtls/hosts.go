@@ -3,6 +3,8 @@ package mtls
 import (
 	"sync"
 	"time"
+
+	"github.com/azmtls/azmtls/internal/clock"
 )
 
 const (
@@ -18,11 +20,14 @@ const (
 
 // host is what a Transport remembers of one host. Times are the clock's boot time.
 type host struct {
+	token bool // it is the token endpoint of the binding
+
 	mu       sync.Mutex
 	lane     laneState
 	accepted time.Duration // when it accepted the binding last; 0: never
 	lost     time.Duration // when it lost the first connection that nothing has confirmed or cleared yet; 0: none
 	used     time.Duration
+	noted    time.Duration // when acceptance was noted last, on the monotonic clock
 }
 
 // hosts are the hosts of a Transport, by host[:port]. The zero value is ready.
@@ -31,14 +36,15 @@ type hosts struct {
 	known map[string]*host
 }
 
-// of returns what is remembered of a host. Where there are too many, those not used for long are forgotten.
-func (h *hosts) of(name string, now time.Duration) *host {
+// find returns what is remembered of a host, nil if nothing is.
+func (h *hosts) find(name string) *host {
 	h.mu.RLock()
-	known := h.known[name]
-	h.mu.RUnlock()
-	if known != nil {
-		return known
-	}
+	defer h.mu.RUnlock()
+	return h.known[name]
+}
+
+// add begins to remember a host, unless another has. Where there are too many, those not used for long are forgotten.
+func (h *hosts) add(name string, token bool, now time.Duration) *host {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if known := h.known[name]; known != nil {
@@ -50,9 +56,9 @@ func (h *hosts) of(name string, now time.Duration) *host {
 	if len(h.known) >= maxHosts {
 		h.forget(now)
 	}
-	known = &host{used: now}
-	h.known[name] = known
-	return known
+	added := &host{token: token, used: now}
+	h.known[name] = added
+	return added
 }
 
 // forget drops the hosts that were not used for as long as a memory of them counts, or else any one.
@@ -73,11 +79,16 @@ func (h *hosts) forget(now time.Duration) {
 	}
 }
 
-// accept notes that the host accepted the binding.
-func (h *host) accept(now time.Duration) {
+// accept notes that the host accepted the binding: once a second is enough, as long as nothing was lost.
+func (h *host) accept(c *clock.Clock) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.accepted, h.used, h.lost = now, now, 0
+	now := c.Monotonic()
+	if h.accepted != 0 && h.lost == 0 && now-h.noted < time.Second {
+		return
+	}
+	h.accepted = c.Boot()
+	h.used, h.lost, h.noted = h.accepted, 0, now
 }
 
 // knows reports whether the host accepted the binding not long ago.

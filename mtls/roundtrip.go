@@ -19,7 +19,6 @@ type roundTrip struct {
 	*Transport
 	upload upload
 	host   *host
-	token  bool // it goes to the token endpoint of the binding
 
 	fresh, reused int // attempts that a fresh or a reused connection lost
 	lanes         int // how often the lane was changed
@@ -47,7 +46,7 @@ func (r *roundTrip) do() (*http.Response, error) {
 			return nil, r.refuse(f, v, resp)
 		case f.err == nil:
 			if f.sent {
-				r.host.accept(r.clock().Boot())
+				r.host.accept(r.clock())
 				r.binding.markAccepted()
 			}
 			r.upload.answered(resp)
@@ -75,8 +74,8 @@ func (r *roundTrip) try(transport *http.Transport, req *http.Request) (resp *htt
 	}
 	a := &attempt{endIfNotAsked: r.mayAskLate(r.host)}
 	resp, err := transport.RoundTrip(a.start(req))
-	f = a.facts(err)
-	f.token = r.token
+	f = a.finish(err)
+	f.token = r.host.token
 	if err == nil {
 		f.read(req, resp)
 	}
@@ -85,6 +84,9 @@ func (r *roundTrip) try(transport *http.Transport, req *http.Request) (resp *htt
 
 // judge asks the table of evidence, and finds out what it wants to know.
 func (r *roundTrip) judge(f *facts) verdict {
+	if f.err == nil {
+		return judge(f) // an answer speaks for itself
+	}
 	now := r.clock().Boot()
 	f.known = r.host.knows(now)
 	for {
@@ -121,7 +123,7 @@ func (r *roundTrip) mayRepeat(f *facts) bool {
 
 // repeatable reports that sending the request again does no harm: by its nature, or since the peer did not process it.
 func (r *roundTrip) repeatable(f *facts) bool {
-	if r.token || f.handshake || !f.written {
+	if r.host.token || f.handshake || !f.written {
 		return true
 	}
 	req := r.upload.req

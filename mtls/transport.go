@@ -100,9 +100,16 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL == nil || req.URL.Scheme != "https" {
 		return nil, r.fail(failure.NonRetriable(fmt.Errorf("mtls: a binding is presented over https only, not to %s", origin(req.URL))))
 	}
-	name := canonicalHost(req.URL.Host)
-	r.host, r.token = t.hosts.of(name, t.clock().Boot()), name == t.endpoint
+	r.host = t.hostOf(req.URL.Host)
 	return r.do()
+}
+
+// hostOf returns what is remembered of a host, as requests spell it.
+func (t *Transport) hostOf(name string) *host {
+	if h := t.hosts.find(name); h != nil {
+		return h
+	}
+	return t.hosts.add(name, canonicalHost(name) == t.endpoint, t.clock().Boot())
 }
 
 func origin(u *url.URL) string {
