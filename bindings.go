@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"sync"
+	"sync/atomic"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/tracing"
 	"github.com/azmtls/azmtls/internal/eventlog"
@@ -16,6 +17,7 @@ type bindings struct {
 	source   mtls.Source
 	template *http.Transport
 	tracing  tracer
+	closed   *atomic.Bool // no work in the background any more
 
 	mu          sync.RWMutex
 	connections map[*mtls.Binding]*mtls.Transport
@@ -24,6 +26,7 @@ type bindings struct {
 // resolve returns the binding in use, with its connections.
 func (b *bindings) resolve(ctx context.Context) (*mtls.Transport, error) {
 	source := b.source
+	source.Foreground = b.closed.Load()
 	carry := b.tracing.carry(ctx)
 	source.Mint = func(ctx context.Context, request mtls.MintRequest) (*mtls.Binding, error) {
 		return b.source.Mint(carry(ctx), request)
@@ -38,7 +41,7 @@ func (b *bindings) resolve(ctx context.Context) (*mtls.Transport, error) {
 // rejected has a refused binding evicted; its connections end, and its bound tokens go with it. It reports whether another try is
 // of use.
 func (b *bindings) rejected(ctx context.Context, refusal *mtls.Refusal) (again bool) {
-	eventlog.Writef(eventlog.Recovery, "%v", refusal)
+	eventlog.Writef(ctx, eventlog.Recovery, "%v", refusal)
 	again = b.cache.RemoveBadCert(ctx, b.source, refusal)
 	if refusal.Binding.Evicted() {
 		b.forget(refusal.Binding)

@@ -19,14 +19,15 @@ func (c *ImdsV2MtlsCredential) Client(scope string) *http.Client {
 	options := policy.ClientOptions{
 		Retry:     policy.RetryOptions{MaxRetries: -1}, // callers of net/http expect one try
 		Telemetry: policy.TelemetryOptions{Disabled: true},
-		Transport: c.clients.plain(refuseRedirect), // for what is not a bound token: bearer tokens
+		// For what is not a bound token: bearer tokens.
+		Transport: &http.Client{Transport: c.clients.plain.Transport, CheckRedirect: refuseRedirect},
 	}
 	c.BindClientOptions(&options)
 	options.Transport = bodyTransport{options.Transport}
 	pipeline := runtime.NewPipeline(module, version, runtime.PipelineOptions{
 		PerRetry: []policy.Policy{runtime.NewBearerTokenPolicy(c, []string{scope}, nil)},
 	}, &options)
-	return &http.Client{Transport: clientTransport{pipeline}, CheckRedirect: sameHost}
+	return &http.Client{Transport: clientTransport{pipeline, c.closeConnections}, CheckRedirect: sameHost}
 }
 
 func refuseRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
@@ -43,7 +44,13 @@ func sameHost(req *http.Request, via []*http.Request) error {
 }
 
 // clientTransport sends the requests of an http.Client through an azcore pipeline.
-type clientTransport struct{ pipeline runtime.Pipeline }
+type clientTransport struct {
+	pipeline  runtime.Pipeline
+	closeIdle func()
+}
+
+// CloseIdleConnections is what http.Client.CloseIdleConnections calls.
+func (t clientTransport) CloseIdleConnections() { t.closeIdle() }
 
 func (t clientTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL.Scheme != "https" {

@@ -36,7 +36,8 @@ type ImdsV2MtlsCredential struct {
 	requests  *tokenClient
 	clients   *binder
 	tracing   tracer
-	closed    atomic.Bool
+	closed    atomic.Bool // no work in the background any more
+	closeIdle []func()
 }
 
 // NewImdsV2MtlsCredential creates an ImdsV2MtlsCredential. Pass nil to accept default options: the system-assigned identity,
@@ -66,12 +67,14 @@ func newCredential(o ImdsV2MtlsCredentialOptions) (*ImdsV2MtlsCredential, error)
 	if err != nil {
 		return nil, err
 	}
-	issuer := &issuer{imds: service, keys: o.KeyProvider, minStrength: o.MinBindingStrength, attestation: o.Attestation}
 	c := &ImdsV2MtlsCredential{
 		tokenType: o.TokenType,
 		tokens:    tokencache.New(o.Cache.Clock),
 		grants:    grants{clock: o.Cache.Clock},
 		tracing:   tracer{o.TracingProvider.NewTracer(credName, version)},
+	}
+	issuer := &issuer{
+		imds: service, keys: newKeySource(o.KeyProvider, o.MinBindingStrength), attestation: o.Attestation, closed: &c.closed,
 	}
 	bindings := &bindings{
 		cache: o.Cache,
@@ -81,9 +84,11 @@ func newCredential(o ImdsV2MtlsCredentialOptions) (*ImdsV2MtlsCredential, error)
 		},
 		template: o.MTLSTransport,
 		tracing:  c.tracing,
+		closed:   &c.closed,
 	}
 	c.requests = newTokenClient(o.ClientOptions, bindings)
-	c.clients = &binder{tokens: c.tokens, bindings: bindings, current: c.current}
+	c.clients = newBinder(c.tokens, bindings, c.current)
+	c.closeIdle = []func(){bindings.closeIdle, c.clients.plain.CloseIdleConnections, service.CloseIdle}
 	return c, nil
 }
 
@@ -157,7 +162,7 @@ func (c *ImdsV2MtlsCredential) token(ctx context.Context, key tokencache.Key, cl
 		return c.authenticate(carry(ctx), key, claims)
 	})
 	if err != nil && !explained(err) {
-		err = newAuthenticationError(fmt.Errorf("waiting for a token: %w", err), nil) // this caller stopped waiting
+		err = newAuthenticationError(err, nil) // this caller stopped waiting
 	}
 	return e, err
 }
@@ -191,18 +196,14 @@ func (c *ImdsV2MtlsCredential) authenticate(ctx context.Context, key tokencache.
 	}
 	if err != nil {
 		err = explain(err, x)
-		eventlog.Writef(EventAuthentication, "no token for %s: %v", key.Resource, err)
+		eventlog.Writef(ctx, EventAuthentication, "no token for %s: %v", key.Resource, err)
 		return nil, err
 	}
 	binding := x.transport.Binding()
-	eventlog.Writef(EventAuthentication, "got a %s token for %s with binding %s",
+	eventlog.Writef(ctx, EventAuthentication, "got a %s token for %s with binding %s",
 		x.request.TokenType, key.Resource, eventlog.Mask(binding.Thumbprint()))
-	access := azcore.AccessToken{Token: token.Value, ExpiresOn: token.ExpiresOn, RefreshOn: token.RefreshOn}
-	e = c.tokens.NewEntry(key, access, binding)
+	e = c.tokens.NewEntry(key, token.Value, token.Life, token.Refresh, binding)
 	c.tokens.Put(e)
-	if e.Key.Bound {
-		c.tokens.Remember(e)
-	}
 	return e, nil
 }
 
@@ -231,7 +232,7 @@ func (c *ImdsV2MtlsCredential) bearerInstead(
 		*x = bound // the first error stands
 		return token, false
 	}
-	eventlog.Writef(EventAuthentication, "Entra binds no tokens for %s (%v): bearer tokens for it for an hour", resource, declined)
+	eventlog.Writef(ctx, EventAuthentication, "Entra binds no tokens for %s (%v): bearer tokens for it for an hour", resource, declined)
 	return token, true
 }
 
@@ -248,7 +249,7 @@ func (c *ImdsV2MtlsCredential) refresh(key tokencache.Key) {
 	c.tokens.Refresh(key, func(ctx context.Context) (*tokencache.Entry, error) {
 		e, err := c.authenticate(ctx, key, "")
 		if err != nil {
-			eventlog.Writef(EventAuthentication, "refreshing the token for %s failed, the old one is used on: %v", key.Resource, err)
+			eventlog.Writef(ctx, EventAuthentication, "refreshing the token for %s failed, the old one is used on: %v", key.Resource, err)
 		}
 		return e, err
 	})
@@ -258,8 +259,15 @@ func (c *ImdsV2MtlsCredential) refresh(key tokencache.Key) {
 func (c *ImdsV2MtlsCredential) Close() error {
 	c.closed.Store(true)
 	c.tokens.CancelUnwanted()
-	c.requests.bindings.closeIdle()
+	c.closeConnections()
 	return nil
+}
+
+// closeConnections closes idle connections: those over mutual TLS, those of bearer clients and those to IMDS.
+func (c *ImdsV2MtlsCredential) closeConnections() {
+	for _, closeIdle := range c.closeIdle {
+		closeIdle()
+	}
 }
 
 var _ azcore.TokenCredential = (*ImdsV2MtlsCredential)(nil)

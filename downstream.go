@@ -31,7 +31,7 @@ func (c *ImdsV2MtlsCredential) BindClientOptions(options *azcore.ClientOptions) 
 		mtls.NewRecoveryPolicy(c.clients.bindings.rejected), popPolicy{c.clients})
 	next := options.Transport
 	if next == nil {
-		next = c.clients.plain(nil)
+		next = c.clients.plain
 	}
 	options.Transport = boundTransport{c.clients, next}
 }
@@ -41,11 +41,13 @@ type binder struct {
 	tokens   *tokencache.Cache
 	bindings *bindings
 	current  func(context.Context, *tokencache.Entry) (*tokencache.Entry, error) // the token to send in the place of another
+	plain    *http.Client                                                        // presents no certificate, otherwise connects alike
 }
 
-// plain returns a client that presents no certificate and otherwise connects like those that do.
-func (b *binder) plain(redirect func(*http.Request, []*http.Request) error) *http.Client {
-	return &http.Client{Transport: template.Clone(b.bindings.template), CheckRedirect: redirect}
+func newBinder(
+	tokens *tokencache.Cache, b *bindings, current func(context.Context, *tokencache.Entry) (*tokencache.Entry, error),
+) *binder {
+	return &binder{tokens: tokens, bindings: b, current: current, plain: &http.Client{Transport: template.Clone(b.template)}}
 }
 
 // markedContext is the context of a request of a bound client. It tells GetToken that the client can use a bound token, and the
@@ -112,11 +114,12 @@ func (p popPolicy) Do(req *policy.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	raw.Header["Authorization"][0] = current.Authorization
 	if !current.Key.Bound { // meanwhile Entra stopped binding tokens for the resource
+		raw.Header.Set("Authorization", tokencache.SchemeBearer+" "+current.Token.Token)
 		raw.Header.Del(keyvault.Header)
 		return req.Next()
 	}
+	raw.Header["Authorization"][0] = current.Authorization // the value is this request's own
 	marked.transport = p.binder.bindings.of(current.Binding)
 	if keyvault.IsHost(raw.URL.Hostname()) {
 		raw.Header.Set(keyvault.Header, "true")

@@ -86,17 +86,18 @@ func TestKeys(t *testing.T) {
 	f.clock.Advance(2 * time.Second)
 	_, err = f.token(vault)
 	require.ErrorIs(t, err, f.keys.err)
+	require.Zero(t, f.server.Counts(), "no network call")
 	nothing := f.another(func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.KeyProvider = nilKeys{} })
 	_, err = nothing.GetToken(t.Context(), policy.TokenRequestOptions{Scopes: []string{vault}})
 	require.ErrorContains(t, err, "nil Key")
-	require.Zero(t, f.server.Counts(), "no network call")
+	require.Equal(t, imdstest.Counts{Metadata: 1}, f.server.Counts(), "without a demand, a key is made only where IMDS v2 is")
 
 	f.keys.err = nil
 	weak := f.plant().Thumbprint()
 	f.clock.Advance(5 * time.Second)
 	_, err = f.token(vault)
 	require.ErrorContains(t, err, "MinBindingStrength", "a binding from the store is held to it as well")
-	require.Zero(t, f.server.Counts())
+	require.Equal(t, 1, f.server.Counts().Metadata)
 
 	f.keys.strength = mtls.StrengthTPM
 	f.clock.Advance(10 * time.Second)

@@ -7,29 +7,28 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/azmtls/azmtls/internal/csr"
 	"github.com/azmtls/azmtls/internal/failure"
+	"github.com/azmtls/azmtls/internal/flight"
 	"github.com/azmtls/azmtls/internal/imds"
+	"github.com/azmtls/azmtls/internal/limits"
 	"github.com/azmtls/azmtls/mtls"
 )
 
 // issuer has IMDS issue bindings.
 type issuer struct {
 	imds        *imds.Client
-	keys        mtls.KeyProvider
-	minStrength mtls.BindingStrength
+	keys        *keySource
 	attestation mtls.AttestationProvider // nil: not attested
+	closed      *atomic.Bool             // no work in the background any more
 }
 
 // mint gets a new binding: a key, the metadata that its certificate request names, the attestation of the key if there is a
 // provider, the certificate. A failure that asking again would repeat is marked as [failure.Definite].
 func (i *issuer) mint(ctx context.Context, request mtls.MintRequest) (*mtls.Binding, error) {
-	key, err := i.key(ctx)
-	if err != nil {
-		return nil, definite(ctx, err)
-	}
-	metadata, err := i.imds.Metadata(ctx)
+	key, metadata, err := i.prepare(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -43,6 +42,7 @@ func (i *issuer) mint(ctx context.Context, request mtls.MintRequest) (*mtls.Bind
 	if err != nil {
 		return nil, definite(ctx, err)
 	}
+	flight.Enter(ctx, "IMDS to issue a certificate")
 	issued, err := i.imds.Issue(ctx, der, jwt, request.BypassCache)
 	if err != nil {
 		return nil, err
@@ -55,7 +55,62 @@ func (i *issuer) mint(ctx context.Context, request mtls.MintRequest) (*mtls.Bind
 		return nil, failure.Definite(fmt.Errorf("IMDS issued a certificate that cannot be used: %w", err))
 	}
 	b.Issued = issued.Date
+	if !i.closed.Load() {
+		i.keys.prepare()
+	}
 	return b, nil
+}
+
+// prepare returns a key and the metadata. A provider other than mtls.SoftwareKeys is asked when IMDS v2 is known to be there, lest a
+// laptop gets a persistent key; before it where a strength is demanded, so that a weaker one ends the mint before any call.
+func (i *issuer) prepare(ctx context.Context) (key mtls.Key, metadata imds.Metadata, err error) {
+	if i.keys.ahead() {
+		return i.prepareAtOnce(ctx)
+	}
+	if i.keys.minStrength > mtls.StrengthNone {
+		if key, err = i.key(ctx); err != nil {
+			return nil, metadata, err
+		}
+	}
+	if metadata, err = i.metadata(ctx); err == nil && key == nil {
+		key, err = i.key(ctx)
+	}
+	return key, metadata, err
+}
+
+// prepareAtOnce makes the key while IMDS is asked. One that turns out not to be needed is kept for the next mint.
+func (i *issuer) prepareAtOnce(ctx context.Context) (mtls.Key, imds.Metadata, error) {
+	type made struct {
+		key mtls.Key
+		err error
+	}
+	done := make(chan made, 1)
+	go func() {
+		key, err := i.key(ctx)
+		done <- made{key, err}
+	}()
+	metadata, err := i.metadata(ctx)
+	m := <-done
+	if err == nil {
+		err = m.err
+	}
+	if err != nil && m.key != nil {
+		i.keys.keep(m.key)
+	}
+	return m.key, metadata, err
+}
+
+func (i *issuer) key(ctx context.Context) (mtls.Key, error) {
+	key, err := i.keys.key(ctx)
+	if err != nil {
+		return nil, definite(ctx, err)
+	}
+	return key, nil
+}
+
+func (i *issuer) metadata(ctx context.Context) (imds.Metadata, error) {
+	flight.Enter(ctx, "IMDS to say what this machine is")
+	return i.imds.Metadata(ctx)
 }
 
 // definite marks the failure of a key or an attestation, unless it passes by itself.
@@ -66,27 +121,14 @@ func definite(ctx context.Context, err error) error {
 	return failure.Definite(err)
 }
 
-// key asks the provider for a key that is strong enough.
-func (i *issuer) key(ctx context.Context) (mtls.Key, error) {
-	key, err := i.keys.Key(ctx)
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("getting a key from the key provider: %w", err)
-	case key == nil:
-		return nil, errors.New("the key provider returned a nil Key and no error")
-	case key.Strength() < i.minStrength:
-		return nil, fmt.Errorf("the key of the binding has strength %s where MinBindingStrength demands %s; nothing was sent",
-			key.Strength(), i.minStrength)
-	}
-	return key, nil
-}
-
 // attest returns the attestation JWT of the key, empty if the credential does not attest.
 func (i *issuer) attest(ctx context.Context, request mtls.AttestationRequest) (string, error) {
 	if i.attestation == nil {
 		return "", nil
 	}
-	jwt, err := i.attestation.Attest(ctx, request)
+	jwt, err := flight.Within(ctx, limits.Attestation, "the attestation of the key", func(ctx context.Context) (string, error) {
+		return i.attestation.Attest(ctx, request)
+	})
 	if err == nil && strings.TrimSpace(jwt) == "" {
 		err = errors.New("the provider returned no token")
 	}

@@ -1,16 +1,21 @@
 package azmtls
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
+	"github.com/azmtls/azmtls/internal/clock"
 	"github.com/azmtls/azmtls/internal/entra"
 	"github.com/azmtls/azmtls/internal/failure"
+	"github.com/azmtls/azmtls/internal/flight"
+	"github.com/azmtls/azmtls/internal/limits"
 	"github.com/azmtls/azmtls/internal/oauth"
 	"github.com/azmtls/azmtls/mtls"
 )
@@ -34,7 +39,7 @@ type exchangeKey struct{}
 
 func newTokenClient(options azcore.ClientOptions, b *bindings) *tokenClient {
 	c := &tokenClient{bindings: b}
-	options.Transport = exchangeTransport{}
+	options.Transport = exchangeTransport{b.cache.Clock}
 	c.pipeline = runtime.NewPipeline(module, version, runtime.PipelineOptions{
 		PerCall: []policy.Policy{mtls.NewRecoveryPolicy(c.recover), resolvePolicy{b}},
 	}, &options)
@@ -52,7 +57,7 @@ func (c *tokenClient) exchange(ctx context.Context, x *exchange) (entra.Token, e
 		return entra.Token{}, err
 	}
 	if resp.StatusCode == http.StatusOK {
-		return entra.ParseToken(resp, x.request.TokenType, c.bindings.cache.Clock.Wall())
+		return entra.ParseToken(resp, x.request.TokenType)
 	}
 	failed := oauth.Read(resp)
 	if unbindable(failed) {
@@ -89,20 +94,40 @@ func (p resolvePolicy) Do(req *policy.Request) (*http.Response, error) {
 	}
 	x.transport = transport
 	x.resolved++
+	flight.Enter(req.Raw().Context(), "Entra to answer")
 	return req.Next()
 }
 
-// exchangeTransport sends a token request over the connections of its binding.
-type exchangeTransport struct{}
+// exchangeTransport sends a token request over the connections of its binding, and reads the answer whole: one that is cut short is
+// a failure of the connection, and azcore's retry asks again, which does no harm.
+type exchangeTransport struct{ clock *clock.Clock }
 
-func (exchangeTransport) Do(req *http.Request) (*http.Response, error) {
+func (t exchangeTransport) Do(req *http.Request) (*http.Response, error) {
 	x, ok := req.Context().Value(exchangeKey{}).(*exchange)
 	if !ok || x.transport == nil {
 		return nil, failure.NonRetriable(errors.New("the request was given no binding"))
 	}
-	disclosed := req.Clone(req.Context())
+	ctx, begun, cancel := t.clock.WithLimit(req.Context(), limits.Entra)
+	defer cancel()
+	disclosed := req.Clone(ctx)
 	if err := entra.Disclose(disclosed, x.transport.Binding()); err != nil {
 		return nil, failure.NonRetriable(err)
 	}
-	return x.transport.Do(disclosed)
+	resp, err := x.transport.Do(disclosed)
+	begun()
+	if err == nil {
+		err = download(resp)
+	}
+	if late, ok := errors.AsType[*clock.LimitError](context.Cause(ctx)); ok && err != nil {
+		return nil, fmt.Errorf("the token endpoint %s: %w", req.URL.Host, late)
+	}
+	return resp, err
+}
+
+// download reads the body of an answer into memory. It is bounded.
+func download(resp *http.Response) error {
+	body, err := io.ReadAll(resp.Body)
+	_ = resp.Body.Close()
+	resp.Body = io.NopCloser(bytes.NewReader(body))
+	return err
 }

@@ -108,7 +108,7 @@ func TestTokensExpire(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 3, f.server.Counts().Token, "one refresh, however many asked")
 
-	f.clock.Advance(31 * time.Minute)
+	f.clock.Advance(34 * time.Minute)
 	old, err := f.token(vault)
 	require.NoError(t, err)
 	require.Eventually(t, func() bool {
@@ -129,7 +129,7 @@ func TestFailedRefreshKeepsTheToken(t *testing.T) {
 	first, err := f.token(vault)
 	require.NoError(t, err)
 	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Do: imdstest.EntraError{OAuth: "temporarily_unavailable", AADSTS: "AADSTS90033"}})
-	f.clock.Advance(31 * time.Minute)
+	f.clock.Advance(34 * time.Minute)
 	for range 50 {
 		token, err := f.token(vault)
 		require.NoError(t, err)

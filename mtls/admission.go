@@ -3,9 +3,10 @@ package mtls
 import (
 	"context"
 	"crypto"
-	"crypto/rand"
+	cryptorand "crypto/rand"
 	"crypto/sha256"
 	"errors"
+	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
@@ -19,6 +20,7 @@ type admission struct {
 	clock      *clock.Clock
 	acquired   clock.Instant
 	life       time.Duration // what was left of it then
+	renewAt    float64       // the share of its whole life that is left when it is renewed
 	accepted   atomic.Bool   // somebody took it
 	evicted    atomic.Bool
 }
@@ -27,6 +29,7 @@ type admission struct {
 func (b *Binding) admit(c *clock.Clock) {
 	b.admitted = nil
 	b.admitted = &admission{thumbprint: b.Thumbprint(), clock: c, acquired: c.Now(), life: b.life(c.Wall())}
+	b.admitted.renewAt = 0.5 * (1 + jitter*(2*rand.Float64()-1))
 }
 
 // life returns how long the binding is good for, by the clock of IMDS where it has one. Without that our own clock stands in, and
@@ -48,8 +51,24 @@ const maxMargin = 5 * time.Minute
 // less.
 func (b *Binding) usable() bool {
 	margin := min(maxMargin, b.UsableUntil().Sub(b.Certificate.Leaf.NotBefore)/10)
-	return b.admitted.life-b.admitted.clock.Since(b.admitted.acquired) > margin
+	return b.admitted.left() > margin
 }
+
+// Remaining returns how long the certificate is still valid, by the clock of IMDS where that is known: ours may be wrong. It is
+// that of NotAfter for a binding that no [Cache] gave out.
+func (b *Binding) Remaining() time.Duration {
+	leaf := b.Certificate.Leaf
+	switch {
+	case leaf == nil:
+		return 0
+	case b.admitted == nil:
+		return time.Until(leaf.NotAfter)
+	}
+	return b.admitted.left() + leaf.NotAfter.Sub(b.UsableUntil())
+}
+
+// left returns how long the binding is still good for tokens.
+func (a *admission) left() time.Duration { return a.life - a.clock.Since(a.acquired) }
 
 // is reports whether both are the same binding: one that a Cache gave out once.
 func (b *Binding) is(other *Binding) bool {
@@ -96,7 +115,7 @@ func (b *Binding) sign(ctx context.Context) error {
 	signed := make(chan error, 1)
 	go func() {
 		signed <- guard("the key", func() error {
-			_, err := signer.Sign(rand.Reader, digest[:], crypto.SHA256)
+			_, err := signer.Sign(cryptorand.Reader, digest[:], crypto.SHA256)
 			return err
 		})
 	}()

@@ -22,6 +22,8 @@ type Source struct {
 	Store Store
 	// Mint makes a new binding. It asks Keys at every call.
 	Mint func(context.Context, MintRequest) (*Binding, error)
+	// Foreground does without work in the background: bindings are not renewed before their time.
+	Foreground bool
 }
 
 // MintRequest says what a mint must not take from a cache.
@@ -43,6 +45,7 @@ type Cache struct {
 
 	mu      sync.RWMutex
 	entries map[identity]*entry
+	pauses  map[string]*pause // by IMDS endpoint
 }
 
 // maxEntries bounds how many identities a Cache keeps: a virtual machine has a few.
@@ -98,9 +101,22 @@ func (c *Cache) entry(src Source) *entry {
 		}
 		delete(c.entries, other)
 	}
-	e = newEntry(c.Clock)
+	e = newEntry(c.Clock, c.pauseOf(src.Endpoint))
 	c.entries[id] = e
 	return e
+}
+
+// pauseOf returns what is remembered of an IMDS.
+func (c *Cache) pauseOf(endpoint string) *pause {
+	if p := c.pauses[endpoint]; p != nil {
+		return p
+	}
+	if c.pauses == nil || len(c.pauses) >= maxEntries {
+		c.pauses = map[string]*pause{}
+	}
+	p := &pause{}
+	c.pauses[endpoint] = p
+	return p
 }
 
 func (s Source) store() Store {

@@ -20,8 +20,10 @@ type entry struct {
 	mints    flight.Group[BindingStrength, *Binding] // by what is demanded
 	removals flight.Group[string, bool]              // by thumbprint
 	queue    storeQueue
+	imds     *pause
 
 	mu         sync.Mutex
+	renewal    renewal
 	tombstones tombstones
 	undeleted  bool        // the store could not be cleaned
 	next       MintRequest // of the next mint
@@ -40,15 +42,18 @@ type keeping struct {
 	until   time.Duration // when it may be tried next
 }
 
-func newEntry(c *clock.Clock) *entry {
+func newEntry(c *clock.Clock, imds *pause) *entry {
 	return &entry{
-		clock: c, tombstones: tombstones{}, token: budget{cap: tokenCap}, resources: budget{cap: resourceCap},
+		clock: c, imds: imds, tombstones: tombstones{}, token: budget{cap: tokenCap}, resources: budget{cap: resourceCap},
 	}
 }
 
 // get returns the binding for the source.
 func (e *entry) get(ctx context.Context, src Source) (*Binding, error) {
 	if b, err := e.serve(src.MinStrength); b != nil || err != nil {
+		if b != nil && !src.Foreground {
+			e.renew(src, b)
+		}
 		return b, err
 	}
 	b, err := e.mints.Do(ctx, src.MinStrength, limits.Mint, func(ctx context.Context) (*Binding, error) {
@@ -74,8 +79,11 @@ func (e *entry) serve(demanded BindingStrength) (*Binding, error) {
 	switch {
 	case b != nil && b.usable() && b.Strength() >= demanded:
 		return e.paced(b, now)
-	case e.unpaid != nil && !e.token.available(now):
+	case e.unpaid != nil && !e.paid && !e.token.available(now): // one that is paid may be under way: it is waited for
 		return nil, e.paused(e.token.next-now, e.unpaid)
+	}
+	if wait, cause := e.imds.left(now); wait > 0 {
+		return nil, e.paused(wait, cause)
 	}
 	return nil, nil
 }
@@ -121,7 +129,7 @@ func (e *entry) adopt(b *Binding) bool {
 	if e.tombstones.bar(b) {
 		return false
 	}
-	e.unpaid = nil
+	e.unpaid, e.renewal = nil, renewal{}
 	e.current.Store(b)
 	return true
 }

@@ -53,23 +53,33 @@ func (t *Transport) mayAskLate(h *host) bool {
 }
 
 // changeLane notes what an attempt showed of when the host asks, and reports whether the request is to go over the other lane.
-func (h *host) changeLane(name string, a *attempt, f *facts) bool {
+func (r *roundTrip) changeLane(a *attempt, f *facts) bool {
+	req, note := r.upload.req, ""
+	switch r.host.learn(a, f) {
+	case laneOnTrial:
+		note = "did not ask for the certificate in a TLS 1.3 handshake; it gets TLS 1.2, in which it can ask later"
+	case laneUsual:
+		note = "failed over TLS 1.2 before it asked for the certificate; it gets TLS 1.3 without being asked"
+	default:
+		return false
+	}
+	eventlog.Writef(req.Context(), eventlog.Binding, "%s %s", req.URL.Host, note)
+	return a.unasked.Load() || (f.callers == nil && (f.handshake || !f.written))
+}
+
+// learn returns the lane in which the host is from now on, if the attempt put it there.
+func (h *host) learn(a *attempt, f *facts) (changed laneState) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
 	case a.unasked.Load():
 		h.lane = laneOnTrial
-		eventlog.Writef(eventlog.Binding, "%s did not ask for the certificate in a TLS 1.3 handshake; "+
-			"it gets TLS 1.2, in which it can ask later", name)
-		return true
 	case h.lane != laneOnTrial || a.connection() == nil:
+		return laneUnknown
 	case f.err == nil || f.sent:
 		h.lane = laneLate
 	default:
 		h.lane = laneUsual
-		eventlog.Writef(eventlog.Binding, "%s failed over TLS 1.2 before it asked for the certificate; "+
-			"it gets TLS 1.3 without being asked", name)
-		return f.callers == nil && (f.handshake || !f.written)
 	}
-	return false
+	return h.lane
 }

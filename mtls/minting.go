@@ -28,7 +28,7 @@ func (e *entry) permit() (MintRequest, error) {
 func (e *entry) mint(ctx context.Context, src Source, request MintRequest) (*Binding, error) {
 	b, err := src.mint(ctx, request)
 	if err == nil && !request.BypassCache && e.barred(b) {
-		eventlog.Writef(eventlog.Binding, "IMDS issued the evicted certificate %s of %s again; it is asked to bypass its cache",
+		eventlog.Writef(ctx, eventlog.Binding, "IMDS issued the evicted certificate %s of %s again; it is asked to bypass its cache",
 			eventlog.Mask(b.Thumbprint()), eventlog.Mask(src.Alias))
 		request.BypassCache = true
 		if other, err := src.mint(ctx, request); err == nil {
@@ -40,9 +40,9 @@ func (e *entry) mint(ctx context.Context, src Source, request MintRequest) (*Bin
 		return nil, err
 	}
 	e.minted(b)
-	eventlog.Writef(eventlog.Binding, "minted binding %s of %s, usable until %s",
+	eventlog.Writef(ctx, eventlog.Binding, "minted binding %s of %s, usable until %s",
 		eventlog.Mask(b.Thumbprint()), eventlog.Mask(src.Alias), b.UsableUntil().UTC().Format("2006-01-02T15:04:05Z"))
-	e.save(src, b)
+	e.save(ctx, src, b)
 	return b, nil
 }
 
@@ -97,11 +97,13 @@ func (e *entry) minted(b *Binding) {
 	}
 	e.tombstones.lift(b)
 	e.paid, e.unpaid, e.next, e.kept = false, nil, MintRequest{}, keeping{}
+	e.renewal = renewal{}
 	e.current.Store(b)
 }
 
 // failed counts a mint that came to nothing, unless asking again may help.
 func (e *entry) failed(ctx context.Context, err error) {
+	e.imds.note(e.clock.Boot(), err)
 	if ctx.Err() != nil || !failure.IsDefinite(err) {
 		return
 	}

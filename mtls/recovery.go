@@ -43,7 +43,7 @@ func (p *RecoveryPolicy) Do(req *policy.Request) (*http.Response, error) {
 	if body := req.Body(); body != nil {
 		req.Raw().Body = io.NopCloser(body) // net/http closes what it sends; whoever made the request may want to send it again
 	}
-	eventlog.Writef(eventlog.Recovery, "trying once more with another binding: %v", err)
+	eventlog.Writef(ctx, eventlog.Recovery, "trying once more with another binding: %v", err)
 	resp, err = req.Next()
 	if second := refusalOf(err); second != nil && second.Binding != first.Binding {
 		p.evict(ctx, second)

@@ -24,14 +24,14 @@ func (e *entry) replace(ctx context.Context, src Source, r *Refusal) (again bool
 	}
 	if e.mayLook(r) {
 		if b := e.newer(ctx, src, bad); b != nil && e.succeed(bad, b) {
-			eventlog.Writef(eventlog.Recovery, "binding %s of %s was replaced by %s, which another process stored",
+			eventlog.Writef(ctx, eventlog.Recovery, "binding %s of %s was replaced by %s, which another process stored",
 				eventlog.Mask(bad.Thumbprint()), eventlog.Mask(src.Alias), eventlog.Mask(b.Thumbprint()))
 			return true
 		}
 	}
-	deleted, evicted := e.evict(src, r)
+	deleted, evicted := e.evict(ctx, src, r)
 	if !evicted {
-		eventlog.Writef(eventlog.Recovery, "binding %s of %s is kept: there were too many evictions of late",
+		eventlog.Writef(ctx, eventlog.Recovery, "binding %s of %s is kept: there were too many evictions of late",
 			eventlog.Mask(bad.Thumbprint()), eventlog.Mask(src.Alias))
 		return false
 	}
@@ -42,7 +42,7 @@ func (e *entry) replace(ctx context.Context, src Source, r *Refusal) (again bool
 		e.mu.Unlock()
 		outcome = "the store could not be cleaned, but the certificate stays unused: " + err.Error()
 	}
-	eventlog.Writef(eventlog.Recovery, "evicted binding %s of %s: %s", eventlog.Mask(bad.Thumbprint()), eventlog.Mask(src.Alias), outcome)
+	eventlog.Writef(ctx, eventlog.Recovery, "evicted binding %s of %s: %s", eventlog.Mask(bad.Thumbprint()), eventlog.Mask(src.Alias), outcome)
 	return true
 }
 
@@ -86,7 +86,7 @@ func (e *entry) mayLook(r *Refusal) bool {
 
 // newer returns a binding that another process has stored since, one that can be used and whose key signs; nil if there is none.
 func (e *entry) newer(ctx context.Context, src Source, bad *Binding) *Binding {
-	b, err := e.read(src)
+	b, err := e.read(ctx, src)
 	switch {
 	case err != nil, b.Certificate.Leaf == nil, b.Thumbprint() == bad.Thumbprint():
 		return nil
@@ -113,7 +113,7 @@ func (e *entry) succeed(bad, b *Binding) bool {
 
 // evict forgets the binding and starts its deletion from the store, which comes before whatever the next mint saves. Without a
 // unit of the budget it does nothing, but with a dead key: then the next mint waits for one.
-func (e *entry) evict(src Source, r *Refusal) (deleted func() error, evicted bool) {
+func (e *entry) evict(ctx context.Context, src Source, r *Refusal) (deleted func() error, evicted bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	now := e.clock.Boot()
@@ -129,5 +129,5 @@ func (e *entry) evict(src Source, r *Refusal) (deleted func() error, evicted boo
 	e.bury(r.Binding)
 	e.current.Store(nil)
 	e.next = MintRequest{BypassCache: r.verdict == attestationRefused, FreshAttestation: r.verdict == attestationRefused}
-	return e.queue.enqueue(func(ctx context.Context) error { return src.store().DeleteAll(ctx, src.Alias) }), true
+	return e.queue.enqueue(ctx, func(ctx context.Context) error { return src.store().DeleteAll(ctx, src.Alias) }), true
 }

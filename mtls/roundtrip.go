@@ -52,8 +52,8 @@ func (r *roundTrip) do() (*http.Response, error) {
 			r.upload.answered(resp)
 			return resp, nil
 		case (v == onceMore || v == lossUnconfirmed) && r.mayRepeat(f):
-			eventlog.Writef(eventlog.Recovery, "connection to %s lost (reused %t, certificate sent %t), trying a fresh one with the same binding: %v",
-				req.URL.Host, f.reused, f.sent, f.err)
+			eventlog.Writef(req.Context(), eventlog.Recovery, "connection to %s lost (reused %t, certificate sent %t), "+
+				"trying a fresh one with the same binding: %v", req.URL.Host, f.reused, f.sent, f.err)
 			if v == lossUnconfirmed {
 				if err := r.clock().Wait(req.Context(), confirmAfter+rand.N(100*time.Millisecond)); err != nil {
 					return nil, r.fail(errors.Join(err, f.err))
@@ -79,7 +79,7 @@ func (r *roundTrip) try(transport *http.Transport, req *http.Request) (resp *htt
 	if err == nil {
 		f.read(req, resp)
 	}
-	return resp, f, r.host.changeLane(req.URL.Host, a, f)
+	return resp, f, r.changeLane(a, f)
 }
 
 // judge asks the table of evidence, and finds out what it wants to know.

@@ -21,7 +21,7 @@ func (b *Binding) isStorable(at time.Time) bool {
 // load returns the binding that the store holds, nil if there is none that can be used. Where one was evicted before, the key must
 // prove that it signs.
 func (e *entry) load(ctx context.Context, src Source) *Binding {
-	b, err := e.read(src)
+	b, err := e.read(ctx, src)
 	if errors.Is(err, ErrNotFound) {
 		return nil
 	}
@@ -29,18 +29,18 @@ func (e *entry) load(ctx context.Context, src Source) *Binding {
 		err = e.vetStored(ctx, src, b)
 	}
 	if err != nil {
-		eventlog.Writef(eventlog.Binding, "no binding of %s taken from the store: %v", eventlog.Mask(src.Alias), err)
+		eventlog.Writef(ctx, eventlog.Binding, "no binding of %s taken from the store: %v", eventlog.Mask(src.Alias), err)
 		return nil
 	}
 	b.admit(e.clock)
-	eventlog.Writef(eventlog.Binding, "loaded binding %s of %s from the store", eventlog.Mask(b.Thumbprint()), eventlog.Mask(src.Alias))
+	eventlog.Writef(ctx, eventlog.Binding, "loaded binding %s of %s from the store", eventlog.Mask(b.Thumbprint()), eventlog.Mask(src.Alias))
 	return b
 }
 
 // read returns a copy of what the store holds: the store may hand the same pointer to others.
-func (e *entry) read(src Source) (*Binding, error) {
+func (e *entry) read(ctx context.Context, src Source) (*Binding, error) {
 	found := make(chan Binding, 1)
-	err := e.queue.enqueue(func(ctx context.Context) error {
+	err := e.queue.enqueue(ctx, func(ctx context.Context) error {
 		stored, err := src.store().Load(ctx, src.Alias)
 		if err == nil && stored == nil {
 			err = ErrNotFound
@@ -82,7 +82,7 @@ func (e *entry) vetStored(ctx context.Context, src Source, b *Binding) error {
 }
 
 // save puts a binding into the store, if it is worth it.
-func (e *entry) save(src Source, b *Binding) {
+func (e *entry) save(ctx context.Context, src Source, b *Binding) {
 	at := b.Issued
 	if at.IsZero() {
 		at = e.clock.Wall()
@@ -92,7 +92,7 @@ func (e *entry) save(src Source, b *Binding) {
 	}
 	e.mu.Lock()
 	undeleted := e.undeleted
-	saved := e.queue.enqueue(func(ctx context.Context) error {
+	saved := e.queue.enqueue(ctx, func(ctx context.Context) error {
 		if undeleted {
 			if err := src.store().DeleteAll(ctx, src.Alias); err == nil {
 				e.mu.Lock()
@@ -104,7 +104,7 @@ func (e *entry) save(src Source, b *Binding) {
 	})
 	e.mu.Unlock()
 	if err := saved(); err != nil {
-		eventlog.Writef(eventlog.Binding, "saving binding %s of %s failed, it lives in memory only: %v",
+		eventlog.Writef(ctx, eventlog.Binding, "saving binding %s of %s failed, it lives in memory only: %v",
 			eventlog.Mask(b.Thumbprint()), eventlog.Mask(src.Alias), err)
 	}
 }

@@ -24,7 +24,7 @@ type storeQueue struct {
 
 // enqueue starts op behind the earlier ones and returns a function that waits for its result. The operation does not end with its
 // caller's context: what was begun for one is of use to all.
-func (q *storeQueue) enqueue(op func(context.Context) error) (wait func() error) {
+func (q *storeQueue) enqueue(ctx context.Context, op func(context.Context) error) (wait func() error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.overdue || q.pending > 1 {
@@ -38,7 +38,7 @@ func (q *storeQueue) enqueue(op func(context.Context) error) (wait func() error)
 		if previous != nil {
 			<-previous
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), limits.Store)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limits.Store)
 		defer cancel()
 		err := guard("the store", func() error { return op(ctx) })
 		q.mu.Lock()

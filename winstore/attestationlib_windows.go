@@ -1,6 +1,7 @@
 package winstore
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -103,7 +104,7 @@ var attestationLog = sync.OnceValue(func() uintptr {
 	const levelWarning = 1
 	return windows.NewCallbackCDecl(func(_ uintptr, _ *byte, level uintptr, function *byte, line uintptr, _ *byte) uintptr {
 		if int32(level) <= levelWarning { // the message itself may hold tokens
-			eventlog.Writef(eventlog.Binding, "%s: trouble in %s, line %d", attestationDLL, windows.BytePtrToString(function), int32(line))
+			eventlog.Writef(context.Background(), eventlog.Binding, "%s: trouble in %s, line %d", attestationDLL, windows.BytePtrToString(function), int32(line))
 		}
 		return 0
 	})

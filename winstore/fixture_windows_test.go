@@ -147,7 +147,7 @@ func (f *fixture) save(b *mtls.Binding) {
 func (f *fixture) loaded() string { return f.loadedAt(f.now) }
 
 func (f *fixture) loadedAt(now time.Time) string {
-	b, err := load(f.alias, now)
+	b, err := load(f.Context(), f.alias, now)
 	if err != nil {
 		require.ErrorIs(f, err, mtls.ErrNotFound)
 		return ""

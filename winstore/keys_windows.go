@@ -15,7 +15,7 @@ import (
 func (k Keys) Key(ctx context.Context) (mtls.Key, error) {
 	key, passedOver, err := k.Choose(ctx)
 	for _, p := range passedOver {
-		eventlog.Writef(eventlog.Binding, "no %s key from %q: %v", p.Strength, p.Provider, p.Err)
+		eventlog.Writef(ctx, eventlog.Binding, "no %s key from %q: %v", p.Strength, p.Provider, p.Err)
 	}
 	return key, err
 }
@@ -78,7 +78,7 @@ func (t tier) key(ctx context.Context, storage keyStorage) (*key, error) {
 	}
 	var k *key
 	obtain := func() (err error) {
-		k, err = t.obtain(storage)
+		k, err = t.obtain(ctx, storage)
 		return err
 	}
 	err := withLock(scoped("AZMTLS_KEY_"+t.name), wait, obtain)
@@ -92,7 +92,7 @@ func (t tier) key(ctx context.Context, storage keyStorage) (*key, error) {
 	return k, err
 }
 
-func (t tier) obtain(storage keyStorage) (*key, error) {
+func (t tier) obtain(ctx context.Context, storage keyStorage) (*key, error) {
 	if t == tpm && !storage.inHardware(t.provider) {
 		return nil, errNoTPM
 	}
@@ -104,7 +104,7 @@ func (t tier) obtain(storage keyStorage) (*key, error) {
 	case transient(err) || errors.Is(err, errNoPSS):
 		return nil, fmt.Errorf("winstore: key %s: %w", t.name, err)
 	case found:
-		eventlog.Writef(eventlog.Recovery, "key %s of %q is dead and made anew: %v", t.name, t.provider, err)
+		eventlog.Writef(ctx, eventlog.Recovery, "key %s of %q is dead and made anew: %v", t.name, t.provider, err)
 		flags |= ncryptOverwriteKey
 	}
 	native, err := storage.create(t.provider, t.name, flags)
@@ -113,12 +113,12 @@ func (t tier) obtain(storage keyStorage) (*key, error) {
 	}
 	if t == keyGuard && !native.isolated() {
 		if err := native.remove(); err != nil {
-			eventlog.Writef(eventlog.Binding, "a key %s without isolation could not be removed: %v", t.name, err)
+			eventlog.Writef(ctx, eventlog.Binding, "a key %s without isolation could not be removed: %v", t.name, err)
 		}
 		return nil, errNotIsolated
 	}
 	if t == keyGuard {
-		purge(t)
+		purge(ctx, t)
 	}
 	return t.check(native)
 }

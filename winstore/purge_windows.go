@@ -1,6 +1,7 @@
 package winstore
 
 import (
+	"context"
 	"strings"
 
 	"github.com/azmtls/azmtls/internal/eventlog"
@@ -12,13 +13,13 @@ const issuer = "managedidentitysnissuer.login.microsoft.com"
 
 // purge deletes the certificates of managed identities that were issued for the key that had the tier's name before: they have
 // no key any more. Whose key demonstrably lives elsewhere is kept. Failure does no harm, since Load would skip them.
-func purge(t tier) {
+func purge(ctx context.Context, t tier) {
 	removed, err := purgeIssued(t)
 	if err != nil {
-		eventlog.Writef(eventlog.Recovery, "deleting the certificates of the key that %s replaces: %v", t.name, err)
+		eventlog.Writef(ctx, eventlog.Recovery, "deleting the certificates of the key that %s replaces: %v", t.name, err)
 	}
 	if removed > 0 {
-		eventlog.Writef(eventlog.Recovery, "deleted %d certificates of the key that %s replaces", removed, t.name)
+		eventlog.Writef(ctx, eventlog.Recovery, "deleted %d certificates of the key that %s replaces", removed, t.name)
 	}
 }
 

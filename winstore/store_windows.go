@@ -23,7 +23,7 @@ func (Store) Load(ctx context.Context, alias string) (*mtls.Binding, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return load(alias, time.Now())
+	return load(ctx, alias, time.Now())
 }
 
 // Save stores a binding under the alias, unless one that is good for as long is there, and deletes the alias's expired ones.
@@ -44,14 +44,14 @@ func (Store) DeleteAll(ctx context.Context, alias string) error {
 	})
 }
 
-func load(alias string, now time.Time) (*mtls.Binding, error) {
+func load(ctx context.Context, alias string, now time.Time) (*mtls.Binding, error) {
 	own, err := readMy(alias)
 	if err != nil {
 		return nil, err
 	}
 	defer own.free()
 	var orphans [][]byte
-	defer func() { removeOrphans(alias, orphans) }()
+	defer func() { removeOrphans(ctx, alias, orphans) }()
 	for _, c := range candidates(own, now) {
 		b, err := c.binding()
 		switch {
@@ -60,7 +60,7 @@ func load(alias string, now time.Time) (*mtls.Binding, error) {
 		case errors.Is(err, errOrphan):
 			orphans = append(orphans, c.leaf.Raw)
 		}
-		eventlog.Writef(eventlog.Recovery, "a stored certificate of %s is skipped: %v", eventlog.Mask(alias), err)
+		eventlog.Writef(ctx, eventlog.Recovery, "a stored certificate of %s is skipped: %v", eventlog.Mask(alias), err)
 	}
 	return nil, mtls.ErrNotFound
 }
@@ -112,7 +112,7 @@ func (c candidate) binding() (*mtls.Binding, error) {
 }
 
 // removeOrphans deletes exactly these certificates. That it fails does no harm but to the next who comes upon them.
-func removeOrphans(alias string, orphans [][]byte) {
+func removeOrphans(ctx context.Context, alias string, orphans [][]byte) {
 	if len(orphans) == 0 {
 		return
 	}
@@ -123,7 +123,7 @@ func removeOrphans(alias string, orphans [][]byte) {
 		})
 	})
 	if err != nil {
-		eventlog.Writef(eventlog.Recovery, "deleting orphaned certificates of %s: %v", eventlog.Mask(alias), err)
+		eventlog.Writef(ctx, eventlog.Recovery, "deleting orphaned certificates of %s: %v", eventlog.Mask(alias), err)
 	}
 }
 

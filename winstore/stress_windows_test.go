@@ -169,7 +169,7 @@ func (s *stresser) round() error {
 	if err := s.insist(func() error { return save(s.own, b, now) }); err != nil {
 		return err
 	}
-	loaded, err := load(s.own, now)
+	loaded, err := load(context.Background(), s.own, now)
 	if err != nil {
 		return fmt.Errorf("what was saved is not there: %w", err)
 	}
@@ -196,7 +196,7 @@ func (s *stresser) quarrel() error {
 	if err := s.unlessBusy(save(s.shared, b, now)); err != nil {
 		return err
 	}
-	if loaded, err := load(s.shared, now); err == nil {
+	if loaded, err := load(context.Background(), s.shared, now); err == nil {
 		_ = loaded.Certificate.PrivateKey.(*key).Close()
 	} else if !errors.Is(err, mtls.ErrNotFound) {
 		return err

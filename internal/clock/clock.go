@@ -4,6 +4,7 @@ package clock
 
 import (
 	"context"
+	"fmt"
 	"time"
 )
 
@@ -60,6 +61,22 @@ func (c *Clock) AfterFunc(d time.Duration, f func()) (stop func() bool) {
 		return c.after(d, f)
 	}
 	return time.AfterFunc(d, f).Stop
+}
+
+// LimitError is the cause of a context that a limit ended.
+type LimitError struct{ Limit time.Duration }
+
+func (e *LimitError) Error() string { return fmt.Sprintf("no answer within %s", e.Limit) }
+
+// Timeout marks the error as a time-out, as net.Error has it.
+func (*LimitError) Timeout() bool { return true }
+
+// WithLimit returns a context that ends after the limit, with a *LimitError as its cause. It can be called off: done ends the
+// limit, cancel the context too.
+func (c *Clock) WithLimit(ctx context.Context, limit time.Duration) (limited context.Context, done, cancel func()) {
+	limited, end := context.WithCancelCause(ctx)
+	stop := c.AfterFunc(limit, func() { end(&LimitError{limit}) })
+	return limited, func() { stop() }, func() { stop(); end(nil) }
 }
 
 // Instant is a point in time on both clocks.

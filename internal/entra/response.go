@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -13,67 +15,65 @@ import (
 
 // Token is a token as Entra issued it.
 type Token struct {
-	Value     string
-	ExpiresOn time.Time
-	RefreshOn time.Time // as Entra advised, else half-way
+	Value   string
+	Life    time.Duration
+	Refresh time.Duration // how old it should be when it is refreshed: as Entra advised, else half of its life
 }
 
 // ParseToken reads the answer to a request. A token of another type than the one asked for is refused: it would be a silent
 // downgrade.
-func ParseToken(resp *http.Response, asked string, now time.Time) (Token, error) {
+func ParseToken(resp *http.Response, asked string) (Token, error) {
 	body, err := runtime.Payload(resp)
 	if err != nil {
 		return Token{}, fmt.Errorf("reading the answer of the token endpoint: %w", err)
 	}
 	var answer struct {
-		AccessToken string `json:"access_token"`
-		TokenType   string `json:"token_type"`
-		ExpiresIn   number `json:"expires_in"`
-		RefreshIn   number `json:"refresh_in"`
+		AccessToken string  `json:"access_token"`
+		TokenType   string  `json:"token_type"`
+		ExpiresIn   seconds `json:"expires_in"`
+		RefreshIn   seconds `json:"refresh_in"`
 	}
 	if err := json.Unmarshal(body, &answer); err != nil {
-		return Token{}, errors.New("the answer of the token endpoint is malformed: it is not the JSON that was expected") // err could quote the token
+		// err could quote the token
+		return Token{}, errors.New("the answer of the token endpoint is malformed: it is not the JSON that was expected")
 	}
 	switch {
 	case answer.TokenType == "":
 		return Token{}, fmt.Errorf("the answer of the token endpoint names no token_type, %s was asked for", asked)
 	case !strings.EqualFold(answer.TokenType, asked):
-		return Token{}, fmt.Errorf("the token endpoint answered with a token of type %.20q where %s was asked for; a downgrade is refused", answer.TokenType, asked)
+		return Token{}, fmt.Errorf("the token endpoint answered with a token of type %.20q where %s was asked for; "+
+			"a downgrade is refused", answer.TokenType, asked)
 	case answer.AccessToken == "":
 		return Token{}, errors.New("the answer of the token endpoint has no access_token")
 	case answer.ExpiresIn <= 0:
 		return Token{}, errors.New("the answer of the token endpoint has no expires_in")
 	}
-	lifetime, refresh := answer.ExpiresIn.seconds(), answer.RefreshIn.seconds()
-	if refresh <= 0 || refresh >= lifetime {
-		refresh = lifetime / 2 // as MSAL does without advice
+	token := Token{Value: answer.AccessToken, Life: answer.ExpiresIn.duration(), Refresh: answer.RefreshIn.duration()}
+	if token.Refresh <= 0 || token.Refresh >= token.Life {
+		token.Refresh = token.Life / 2 // as MSAL does without advice
 	}
-	now = now.UTC()
-	return Token{Value: answer.AccessToken, ExpiresOn: now.Add(lifetime), RefreshOn: now.Add(refresh)}, nil
+	return token, nil
 }
 
-// number is a count of seconds that Entra writes as a JSON number, and some deployments as a string.
-type number int64
+// seconds is a count of them that Entra writes as a JSON number, and some deployments as a string or with decimals. One that makes
+// no sense counts as absent: what Entra advises must not cost the token.
+type seconds float64
 
-func (n *number) UnmarshalJSON(data []byte) error {
-	if string(data) == "null" {
-		return nil
+func (s *seconds) UnmarshalJSON(data []byte) error {
+	value, err := strconv.ParseFloat(strings.Trim(string(data), `"`), 64)
+	if err != nil || math.IsNaN(value) {
+		value = 0
 	}
-	var value json.Number
-	if err := json.Unmarshal([]byte(strings.Trim(string(data), `"`)), &value); err != nil {
-		return err
-	}
-	seconds, err := value.Int64()
-	*n = number(seconds)
-	return err
+	*s = seconds(value)
+	return nil
 }
 
 // maxLifetime bounds what a nonsensical expires_in can do to time arithmetic.
 const maxLifetime = 365 * 24 * time.Hour
 
-func (n number) seconds() time.Duration {
-	if int64(n) > int64(maxLifetime/time.Second) {
+func (s seconds) duration() time.Duration {
+	if s > seconds(maxLifetime/time.Second) {
 		return maxLifetime
 	}
-	return time.Duration(n) * time.Second
+	return time.Duration(s) * time.Second
 }

@@ -1,7 +1,10 @@
 // Package failure marks errors with what their reader must know of them.
 package failure
 
-import "errors"
+import (
+	"errors"
+	"time"
+)
 
 // NonRetriable marks an error so that azcore's retry policy does not repeat what cannot get better.
 func NonRetriable(err error) error { return nonRetriable{err} }
@@ -21,6 +24,22 @@ func IsDefinite(err error) bool { return Is[definite](err) }
 type definite struct{ error }
 
 func (e definite) Unwrap() error { return e.error }
+
+// Pause marks an error with how long its peer asks to be left alone.
+func Pause(err error, asked time.Duration) error { return paused{err, asked} }
+
+// PauseOf returns how long a peer asks to be left alone, false if it does not.
+func PauseOf(err error) (time.Duration, bool) {
+	p, ok := errors.AsType[paused](err)
+	return p.asked, ok
+}
+
+type paused struct {
+	error
+	asked time.Duration
+}
+
+func (e paused) Unwrap() error { return e.error }
 
 // Is reports whether an error of type T is in the chain.
 func Is[T error](err error) bool {

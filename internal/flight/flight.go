@@ -6,9 +6,12 @@ package flight
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/azmtls/azmtls/internal/eventlog"
 )
 
 // Group is a set of flights, told apart by their keys. The zero value is ready.
@@ -18,6 +21,8 @@ type Group[K comparable, V any] struct {
 }
 
 type flight[V any] struct {
+	stage   stage
+	log     eventlog.Deferred
 	cancel  context.CancelFunc
 	landed  chan struct{}
 	waiting int // guarded by Group.mu
@@ -27,10 +32,13 @@ type flight[V any] struct {
 
 // Do returns the result of work, which all who ask for the key at the same time share. The work runs in a context of its own
 // that ends after the limit; a caller waits as long as ctx lets it, and the work goes on for those who come later. A panic of
-// the work is an error. The error of a caller who gave up is ctx.Err().
+// the work is an error. The error of a caller who gave up is ctx.Err(), and says what it was that took so long: see [Enter].
+//
+// What the work logs is written when it has landed, so that who reads it may ask for what the work is for.
 func (g *Group[K, V]) Do(ctx context.Context, key K, limit time.Duration, work func(context.Context) (V, error)) (V, error) {
 	f := g.join(key, limit, work, 1)
-	defer g.leave(f)
+	defer g.leave(ctx, f)
+	defer await(ctx, &f.stage)()
 	select {
 	case <-f.landed:
 		return f.value, f.err
@@ -41,7 +49,7 @@ func (g *Group[K, V]) Do(ctx context.Context, key K, limit time.Duration, work f
 		return f.value, f.err
 	case <-ctx.Done():
 		var none V
-		return none, ctx.Err()
+		return none, f.stage.giveUp(ctx.Err())
 	}
 }
 
@@ -50,13 +58,14 @@ func (g *Group[K, V]) Start(key K, limit time.Duration, work func(context.Contex
 	g.join(key, limit, work, 0)
 }
 
-// CancelUnwanted cancels the flights that nobody waits for.
+// CancelUnwanted cancels the flights that nobody waits for. Who asks for the same from now on does not join them.
 func (g *Group[K, V]) CancelUnwanted() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for _, f := range g.flights {
+	for key, f := range g.flights {
 		if f.waiting == 0 {
 			f.cancel()
+			delete(g.flights, key)
 		}
 	}
 }
@@ -70,25 +79,46 @@ func (g *Group[K, V]) join(key K, limit time.Duration, work func(context.Context
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	f := &flight[V]{cancel: cancel, landed: make(chan struct{}), waiting: waiting}
+	ctx = eventlog.Defer(context.WithValue(ctx, stageKey{}, &f.stage), &f.log)
 	if g.flights == nil {
 		g.flights = map[K]*flight[V]{}
 	}
 	g.flights[key] = f
 	go func() {
+		defer g.land(key, f)
+		f.err = errBrokenOff
 		f.value, f.err = guarded(ctx, work)
-		cancel()
-		g.mu.Lock()
-		delete(g.flights, key)
-		g.mu.Unlock()
-		close(f.landed)
 	}()
 	return f
 }
 
-func (g *Group[K, V]) leave(f *flight[V]) {
+// errBrokenOff is the result of work that ended its goroutine (runtime.Goexit, as a test's FailNow does) and so returned none.
+var errBrokenOff = errors.New("the work ended its goroutine")
+
+// land gives the result to those who wait, who write the log. Who asks from now on has the work run anew.
+func (g *Group[K, V]) land(key K, f *flight[V]) {
+	f.cancel()
 	g.mu.Lock()
-	defer g.mu.Unlock()
+	if g.flights[key] == f { // it was cancelled otherwise, and another may have taken its place
+		delete(g.flights, key)
+	}
+	unwanted := f.waiting == 0
+	close(f.landed)
+	g.mu.Unlock()
+	if unwanted {
+		f.log.Pass(context.Background())
+	}
+}
+
+func (g *Group[K, V]) leave(ctx context.Context, f *flight[V]) {
+	g.mu.Lock()
 	f.waiting--
+	g.mu.Unlock()
+	select {
+	case <-f.landed:
+		f.log.Pass(ctx)
+	default:
+	}
 }
 
 // guarded turns a panic of the work into an error: it would end the process, since no caller is above it.

@@ -11,7 +11,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
-	"time"
+	"sync/atomic"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
@@ -19,6 +19,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/streaming"
 	"github.com/azmtls/azmtls/internal/clock"
 	"github.com/azmtls/azmtls/internal/failure"
+	"github.com/azmtls/azmtls/internal/limits"
 	"github.com/google/uuid"
 )
 
@@ -46,17 +47,16 @@ type Options struct {
 	ID ID
 	// Clock is nil but in tests.
 	Clock *clock.Clock
-	// FirstAnswer is how long the first request may go unanswered before IMDS v2 counts as absent. 0 is 4 s.
-	FirstAnswer time.Duration
 }
 
 // Client asks IMDS.
 type Client struct {
-	endpoint    string
-	id          ID
-	firstAnswer time.Duration
-	clock       *clock.Clock
-	pipeline    runtime.Pipeline
+	endpoint  string
+	id        ID
+	clock     *clock.Clock
+	pipeline  runtime.Pipeline
+	closeIdle func()
+	answered  atomic.Bool // something has answered
 }
 
 // New returns a Client. It makes no network call.
@@ -72,12 +72,11 @@ func New(o Options) (*Client, error) {
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		return nil, fmt.Errorf("the IMDS endpoint (%s) must be a URL like %s, without userinfo, query or fragment", endpointEnv, defaultEndpoint)
 	}
-	c := &Client{endpoint: strings.TrimSuffix(endpoint, "/"), id: o.ID, firstAnswer: o.FirstAnswer, clock: o.Clock}
-	if c.firstAnswer == 0 {
-		c.firstAnswer = 4 * time.Second
-	}
+	c := &Client{endpoint: strings.TrimSuffix(endpoint, "/"), id: o.ID, clock: o.Clock}
+	next, closeIdle := withoutRedirects(o.Transport)
+	c.closeIdle = closeIdle
 	options := o.ClientOptions
-	options.Transport = transport{next: withoutRedirects(o.Transport)}
+	options.Transport = transport{next: next}
 	options.Retry = policy.RetryOptions{MaxRetries: -1}
 	options.Logging.IncludeBody = false // bodies hold certificate requests
 	c.pipeline = runtime.NewPipeline("azmtls/imds", "v"+apiVersion, runtime.PipelineOptions{
@@ -89,6 +88,9 @@ func New(o Options) (*Client, error) {
 
 // Endpoint returns the base URL in use.
 func (c *Client) Endpoint() string { return c.endpoint }
+
+// CloseIdle closes idle connections, unless they are those of a transporter of the caller's.
+func (c *Client) CloseIdle() { c.closeIdle() }
 
 // Metadata asks what the machine and the identity are. The error is an *UnavailableError when there is no IMDS v2 here.
 func (c *Client) Metadata(ctx context.Context) (Metadata, error) {
@@ -107,7 +109,7 @@ func (c *Client) Metadata(ctx context.Context) (Metadata, error) {
 	case resp.StatusCode == http.StatusOK && !strings.Contains(strings.ToUpper(server), "IMDS"):
 		return m, &UnavailableError{reason: fmt.Sprintf("what answers at %s is not IMDS (Server: %.40q)", c.endpoint, server)}
 	}
-	if err := decode(resp, &m); err != nil {
+	if err := c.decode(resp, &m); err != nil {
 		return Metadata{}, fmt.Errorf("asking IMDS for the platform metadata: %w", err)
 	}
 	if err := m.check(); err != nil {
@@ -116,20 +118,23 @@ func (c *Client) Metadata(ctx context.Context) (Metadata, error) {
 	return m, nil
 }
 
-// firstRequest sends the request that finds out whether IMDS is there: it gives up early where nothing listens or answers.
+// firstRequest sends the request that finds out whether IMDS is there: it gives up early where nothing listens or has ever answered.
 func (c *Client) firstRequest(ctx context.Context, req *policy.Request) (*http.Response, error) {
-	silence := errors.New("no answer")
-	limited, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	stop := c.clock.AfterFunc(c.firstAnswer, func() { cancel(silence) })
-	defer stop()
-	answered := func() { stop() }
+	limited, done, cancel := c.clock.WithLimit(ctx, limits.FirstAnswer)
+	defer cancel()
+	answered := func() {
+		done()
+		c.answered.Store(true)
+	}
+	if c.answered.Load() {
+		done()
+	}
 	resp, err := c.pipeline.Do(req.Clone(context.WithValue(limited, answeredKey{}, answered)))
-	switch {
+	switch late, _ := errors.AsType[*clock.LimitError](context.Cause(limited)); {
 	case err == nil || ctx.Err() != nil:
 		return resp, err
-	case errors.Is(context.Cause(limited), silence):
-		return nil, &UnavailableError{reason: fmt.Sprintf("IMDS at %s did not answer within %s", c.endpoint, c.firstAnswer), cause: err}
+	case late != nil:
+		return nil, &UnavailableError{reason: fmt.Sprintf("IMDS at %s did not answer within %s", c.endpoint, late.Limit), cause: err}
 	case isDialError(err):
 		return nil, &UnavailableError{reason: "nothing listens at " + c.endpoint, cause: err}
 	}
@@ -169,7 +174,7 @@ func (c *Client) issue(ctx context.Context, csr []byte, attestationToken string,
 	}
 	resp, err := c.pipeline.Do(req)
 	if err == nil {
-		err = decode(resp, &answer)
+		err = c.decode(resp, &answer)
 	}
 	if err != nil {
 		err = fmt.Errorf("asking IMDS for a certificate: %w", err)
@@ -202,10 +207,11 @@ func (c *Client) request(ctx context.Context, method, path string) (*policy.Requ
 	return req, nil
 }
 
-// decode reads the JSON of a 200, and makes an error of any other status.
-func decode(resp *http.Response, into any) error {
+// decode reads the JSON of a 200, and makes an error of any other status: one that asks for a pause, if IMDS asked for one that is
+// too long to be waited for.
+func (c *Client) decode(resp *http.Response, into any) error {
 	if resp.StatusCode != http.StatusOK {
-		return newError(resp)
+		return c.newError(resp)
 	}
 	body, err := runtime.Payload(resp)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
@@ -55,7 +56,7 @@ func (e *Error) Error() string {
 func (e *Error) Unwrap() error { return e.response }
 
 // newError reads an error response. The ResponseError is made by hand: runtime.NewResponseError logs the body.
-func newError(resp *http.Response) *Error {
+func (c *Client) newError(resp *http.Response) error {
 	e := &Error{StatusCode: resp.StatusCode}
 	var answer struct {
 		Error       string `json:"error"`
@@ -65,8 +66,14 @@ func newError(resp *http.Response) *Error {
 		e.Code, e.Description = answer.Error, answer.Description
 	}
 	e.response = &azcore.ResponseError{StatusCode: resp.StatusCode, ErrorCode: e.Code, RawResponse: resp}
+	if after, ok := retryAfter(resp, c.clock.Wall()); ok && after > longest(resp) && isRepeatable(resp.StatusCode) {
+		return failure.Pause(e, min(after, maxPause))
+	}
 	return e
 }
+
+// maxPause is how long a Retry-After is heeded at the most.
+const maxPause = time.Hour
 
 // malformedError says that an answer is not the JSON that was expected.
 type malformedError struct{ err error }

@@ -1,6 +1,7 @@
 package imds
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/azmtls/azmtls/internal/clock"
+	"github.com/azmtls/azmtls/internal/limits"
 )
 
 const (
@@ -31,7 +33,7 @@ func (p retryPolicy) Do(req *policy.Request) (*http.Response, error) {
 		if err := req.RewindBody(); err != nil {
 			return nil, fmt.Errorf("repeating the request: %w", err)
 		}
-		resp, err := req.Clone(ctx).Next()
+		resp, err := p.try(req, ordinary)
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
@@ -53,7 +55,7 @@ func (p retryPolicy) Do(req *policy.Request) (*http.Response, error) {
 		if err == nil {
 			if after, ok := retryAfter(resp, p.clock.Wall()); ok {
 				if after > longest(resp) {
-					return resp, nil
+					return resp, nil // decode makes a pause of it
 				}
 				if resp.StatusCode == http.StatusGone && after > goneDelay {
 					gone = goneRetries // once it has passed, the update should be over
@@ -68,6 +70,23 @@ func (p retryPolicy) Do(req *policy.Request) (*http.Response, error) {
 	}
 }
 
+// try sends the request once, for as long as it may take.
+func (p retryPolicy) try(req *policy.Request, number int) (*http.Response, error) {
+	limit := limits.Metadata
+	if !isMetadata(req) {
+		limit = limits.Issue[min(number, len(limits.Issue)-1)]
+	}
+	ctx, _, cancel := p.clock.WithLimit(req.Raw().Context(), limit)
+	defer cancel() // transport has read the whole answer
+	resp, err := req.Clone(ctx).Next()
+	if late, ok := errors.AsType[*clock.LimitError](context.Cause(ctx)); ok && err != nil {
+		return nil, late
+	}
+	return resp, err
+}
+
+func isMetadata(req *policy.Request) bool { return strings.HasSuffix(req.Raw().URL.Path, metadataPath) }
+
 // longest returns the longest Retry-After that is waited for.
 func longest(resp *http.Response) time.Duration {
 	if resp.StatusCode == http.StatusGone {
@@ -76,11 +95,14 @@ func longest(resp *http.Response) time.Duration {
 	return maxDelay
 }
 
-// repeatable reports whether a status is worth another try.
+// repeatable reports whether a status is worth another try. A 404 of the metadata is final: there is no IMDS v2.
 func repeatable(req *policy.Request, status int) bool {
+	return isRepeatable(status) || (status == http.StatusNotFound && !isMetadata(req))
+}
+
+// isRepeatable reports whether a status is one that passes.
+func isRepeatable(status int) bool {
 	switch status {
-	case http.StatusNotFound: // of the metadata it is final: there is no IMDS v2
-		return !strings.HasSuffix(req.Raw().URL.Path, metadataPath)
 	case http.StatusRequestTimeout, http.StatusGone, http.StatusTooManyRequests:
 		return true
 	default:
@@ -98,7 +120,7 @@ func worthRepeating(req *policy.Request, err error) bool {
 	if ok && final != nil {
 		return false
 	}
-	return !isDialError(err) || !strings.HasSuffix(req.Raw().URL.Path, metadataPath)
+	return !isDialError(err) || !isMetadata(req)
 }
 
 // retryAfter reads how long the service asks to wait.

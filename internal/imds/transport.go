@@ -1,8 +1,10 @@
 package imds
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -10,15 +12,14 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/azmtls/azmtls/internal/bounded"
+	"github.com/azmtls/azmtls/internal/limits"
 )
-
-// dialLimit is how long it may take to reach IMDS, which is a hop away.
-const dialLimit = time.Second
 
 // answeredKey leads to a function that is to be called when the first response arrives.
 type answeredKey struct{}
 
-// transport refuses redirects and oversized answers, whatever the transporter below does.
+// transport refuses redirects and oversized answers, whatever the transporter below does, and reads an answer whole: one that is cut
+// short is a failure of the connection, and the request is repeated.
 type transport struct{ next policy.Transporter }
 
 func (t transport) Do(req *http.Request) (*http.Response, error) {
@@ -38,6 +39,12 @@ func (t transport) Do(req *http.Request) (*http.Response, error) {
 		return nil, redirectError{host: req.URL.Host, path: req.URL.Path, status: resp.StatusCode}
 	}
 	bounded.Response(resp)
+	body, err := io.ReadAll(resp.Body)
+	_ = resp.Body.Close()
+	if err != nil {
+		return nil, fmt.Errorf("reading the answer of IMDS: %w", err)
+	}
+	resp.Body = io.NopCloser(bytes.NewReader(body))
 	return resp, nil
 }
 
@@ -54,25 +61,24 @@ func (e redirectError) Error() string {
 // NonRetriable marks the error as final.
 func (redirectError) NonRetriable() {}
 
-// withoutRedirects returns the transporter to use: by default one without proxy, since IMDS is reached from the machine itself.
-func withoutRedirects(t policy.Transporter) policy.Transporter {
+// withoutRedirects returns the transporter to use, and what closes its idle connections if they are ours: by default one without
+// proxy, since IMDS is reached from the machine itself.
+func withoutRedirects(t policy.Transporter) (next policy.Transporter, closeIdle func()) {
 	refuse := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	switch t := t.(type) {
 	case nil:
-		return &http.Client{
-			Transport: &http.Transport{
-				DialContext:     (&net.Dialer{Timeout: dialLimit}).DialContext,
-				MaxIdleConns:    2,
-				IdleConnTimeout: 30 * time.Second,
-			},
-			CheckRedirect: refuse,
+		own := &http.Transport{
+			DialContext:     (&net.Dialer{Timeout: limits.Dial}).DialContext,
+			MaxIdleConns:    2,
+			IdleConnTimeout: 30 * time.Second,
 		}
+		return &http.Client{Transport: own, CheckRedirect: refuse}, own.CloseIdleConnections
 	case *http.Client:
 		c := *t
 		c.CheckRedirect = refuse
-		return &c
+		return &c, func() {}
 	default:
-		return t
+		return t, func() {}
 	}
 }
 

@@ -8,6 +8,14 @@ const (
 	Token = 5 * time.Minute
 	// Mint is the whole way to a fresh binding: key, metadata, attestation, certificate, with the retries of IMDS.
 	Mint = 4 * time.Minute
+	// Dial is how long it may take to reach IMDS, which is a hop away.
+	Dial = time.Second
+	// FirstAnswer is how long IMDS may take to answer for the first time. One that does not is not there.
+	FirstAnswer = 4 * time.Second
+	// Metadata is how long IMDS may take to say what the machine is, each time that it is asked.
+	Metadata = 10 * time.Second
+	// Entra is how long Entra may take to begin its answer, each time that it is asked.
+	Entra = 15 * time.Second
 	// Key is how long a private key may take for one signature: a TPM takes seconds when it is busy.
 	Key = time.Minute
 	// Attestation is how long the attestation of a key may take.
@@ -19,3 +27,6 @@ const (
 	// BodyRead is how long a Read of the caller's body that is under way may take to return, once its attempt is over.
 	BodyRead = 100 * time.Millisecond
 )
+
+// Issue is how long IMDS may take to issue a certificate, each time that it is asked.
+var Issue = [...]time.Duration{15 * time.Second, 30 * time.Second, time.Minute, time.Minute}

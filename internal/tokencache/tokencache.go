@@ -4,16 +4,12 @@ package tokencache
 
 import (
 	"context"
-	"maps"
 	"sync"
 	"sync/atomic"
-	"time"
 
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/azmtls/azmtls/internal/clock"
 	"github.com/azmtls/azmtls/internal/flight"
 	"github.com/azmtls/azmtls/internal/limits"
-	"github.com/azmtls/azmtls/mtls"
 )
 
 // Key says which token: a bound one does not stand for a bearer token, nor one with the capability to handle continuous access
@@ -22,14 +18,6 @@ type Key struct {
 	Resource string
 	Bound    bool
 	CAE      bool
-}
-
-// Scheme returns the authentication scheme of such a token.
-func (k Key) Scheme() string {
-	if k.Bound {
-		return SchemePoP
-	}
-	return SchemeBearer
 }
 
 const (
@@ -51,138 +39,104 @@ func (k Key) kind() int {
 	return kind
 }
 
-// Entry is a token and the binding that it was obtained with.
-type Entry struct {
-	Key     Key
-	Token   azcore.AccessToken
-	Binding *mtls.Binding
-	// Authorization is the value of the header with which the token must be sent.
-	Authorization string
+// kinds are the entries of one resource.
+type kinds [4]atomic.Pointer[Entry]
 
-	validUntil  time.Duration // on the clock of the Cache, as are the others
-	expires     time.Duration
-	nextRefresh atomic.Int64 // a time.Duration; 0 is never
-}
-
-const (
-	// expiryMargin is how long before its end a token is given out no more, so that it outlives the request.
-	expiryMargin = 2 * time.Minute
-	// refreshPause is the time from one attempt to refresh a token early to the next.
-	refreshPause = 30 * time.Second
-)
-
-// Cache keeps entries by key. Reading takes no lock: writers replace the whole map.
+// Cache keeps entries by key. Reading takes no lock, and neither reading nor adding costs more because there are more of them.
 type Cache struct {
-	clock   *clock.Clock // nil: the real clock
-	epoch   time.Time
-	entries atomic.Pointer[map[string]*[4]*Entry] // by resource, then kind
-	flights flight.Group[flightKey, *Entry]
+	clock     clock.Fast
+	resources sync.Map // string -> *kinds: half the cost of a map by Key
+	issued    sync.Map // token -> *Entry: bound ones that are still out there, those of evicted bindings too
+	flights   flight.Group[flightKey, *Entry]
 
-	mu     sync.RWMutex
-	issued map[string]*Entry // bound tokens that are still out there, evicted ones too
+	mu   sync.Mutex // of those who add
+	live int        // resources that the last sweep left
+	puts int        // since then
 }
 
 // New returns an empty Cache. A nil clock is the real one.
-func New(clock *clock.Clock) *Cache {
-	c := &Cache{clock: clock, epoch: time.Now()}
-	if clock != nil {
-		c.epoch = clock.Wall()
-	}
-	c.entries.Store(&map[string]*[4]*Entry{})
-	return c
-}
-
-// elapsed is the clock of the Cache. The real one reads the monotonic clock only, at half the cost of time.Now.
-func (c *Cache) elapsed() time.Duration {
-	if c.clock == nil {
-		return time.Since(c.epoch)
-	}
-	return c.clock.Wall().Sub(c.epoch)
-}
-
-// NewEntry returns an entry that is not in the cache yet. A bound token ends with its certificate.
-func (c *Cache) NewEntry(key Key, token azcore.AccessToken, b *mtls.Binding) *Entry {
-	if leaf := b.Certificate.Leaf; key.Bound && leaf != nil && leaf.NotAfter.Before(token.ExpiresOn) {
-		token.ExpiresOn = leaf.NotAfter.UTC()
-	}
-	e := &Entry{Key: key, Token: token, Binding: b, Authorization: key.Scheme() + " " + token.Token, expires: token.ExpiresOn.Sub(c.epoch)}
-	e.validUntil = e.expires - expiryMargin
-	if !token.RefreshOn.IsZero() {
-		e.nextRefresh.Store(int64(token.RefreshOn.Sub(c.epoch)))
-	}
-	return e
-}
+func New(c *clock.Clock) *Cache { return &Cache{clock: clock.Fast{Clock: c}} }
 
 // Get returns the valid entry of the key, nil if there is none. It says refresh when it is time to replace the token, though it
-// is valid, and no one else was told so in the last 30 s.
+// is valid, and no one else was told so of late.
 func (c *Cache) Get(key Key) (e *Entry, refresh bool) {
-	kinds := (*c.entries.Load())[key.Resource]
-	if kinds == nil {
+	found, ok := c.resources.Load(key.Resource)
+	if !ok {
 		return nil, false
 	}
-	e = kinds[key.kind()]
-	now := c.elapsed()
-	if e == nil || !e.valid(now) {
+	e = found.(*kinds)[key.kind()].Load()
+	if e == nil {
 		return nil, false
 	}
-	return e, e.refreshDue(now)
+	age := c.clock.Since(e.acquired)
+	if !e.valid(age) {
+		return nil, false
+	}
+	return e, e.refreshDue(age)
 }
 
 // Valid reports whether the token can be used: it has not expired, nor, if it is bound, its binding been evicted.
-func (c *Cache) Valid(e *Entry) bool { return e.valid(c.elapsed()) }
+func (c *Cache) Valid(e *Entry) bool { return e.valid(c.clock.Since(e.acquired)) }
 
-func (e *Entry) valid(now time.Duration) bool {
-	return now < e.validUntil && !(e.Key.Bound && e.Binding.Evicted())
-}
-
-func (e *Entry) refreshDue(now time.Duration) bool {
-	next := e.nextRefresh.Load()
-	return next != 0 && int64(now) >= next && e.nextRefresh.CompareAndSwap(next, int64(now+refreshPause))
-}
-
-// Put keeps the entry and drops those that are not valid any more.
+// Put keeps the entry; a bound one is remembered by the value of its token too, until that expires: see Issued.
 func (c *Cache) Put(e *Entry) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now := c.elapsed()
-	entries := map[string]*[4]*Entry{}
-	for resource, kinds := range *c.entries.Load() {
-		kept := *kinds
-		for kind, old := range kept {
-			if old != nil && !old.valid(now) {
-				kept[kind] = nil
+	found, ok := c.resources.Load(e.Key.Resource)
+	if !ok {
+		found = &kinds{}
+		c.resources.Store(e.Key.Resource, found)
+	}
+	found.(*kinds)[e.Key.kind()].Store(e)
+	if e.Key.Bound {
+		c.issued.Store(e.Token.Token, e)
+	}
+	if c.puts++; c.puts > max(sweepLeast, c.live) {
+		c.puts, c.live = 0, c.sweep()
+	}
+}
+
+// sweepLeast is how many tokens are added before those that have expired are looked for. With more, it takes as many as there are,
+// so that a sweep costs each of them the same.
+const sweepLeast = 64
+
+// sweep drops what can be used no more, and returns how many resources are left.
+func (c *Cache) sweep() (live int) {
+	c.resources.Range(func(resource, value any) bool {
+		empty := true
+		for i := range value.(*kinds) {
+			at := &value.(*kinds)[i]
+			switch e := at.Load(); {
+			case e == nil:
+			case c.Valid(e):
+				empty = false
+			default:
+				at.Store(nil)
 			}
 		}
-		if kept != ([4]*Entry{}) {
-			entries[resource] = &kept
+		if empty {
+			c.resources.Delete(resource)
+		} else {
+			live++
 		}
-	}
-	kinds := entries[e.Key.Resource]
-	if kinds == nil {
-		kinds = &[4]*Entry{}
-		entries[e.Key.Resource] = kinds
-	}
-	kinds[e.Key.kind()] = e
-	c.entries.Store(&entries)
+		return true
+	})
+	c.issued.Range(func(token, value any) bool {
+		if e := value.(*Entry); c.clock.Since(e.acquired) > e.life {
+			c.issued.Delete(token)
+		}
+		return true
+	})
+	return live
 }
 
-// Remember keeps the entry, by the value of its token, as one that was issued here, until the token expires. See Issued.
-func (c *Cache) Remember(e *Entry) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.issued == nil {
-		c.issued = map[string]*Entry{}
-	}
-	now := c.elapsed()
-	maps.DeleteFunc(c.issued, func(_ string, e *Entry) bool { return now > e.expires })
-	c.issued[e.Token.Token] = e
-}
-
-// Issued returns the entry of a token that was remembered, nil for the token of somebody else. It need not be valid.
+// Issued returns the entry of a bound token that was put here, nil for the token of somebody else. It need not be valid.
 func (c *Cache) Issued(token string) *Entry {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	return c.issued[token]
+	found, ok := c.issued.Load(token)
+	if !ok {
+		return nil
+	}
+	return found.(*Entry)
 }
 
 // Share returns what acquire returns, to all who ask for the same key and claims at the same time. See [flight.Group.Do].

@@ -1,0 +1,32 @@
+package flight
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// Within returns the result of work that may not heed its context: it is waited for no longer than the limit, nor than ctx lasts.
+// The name says what is waited for. A panic of the work is an error.
+func Within[V any](ctx context.Context, limit time.Duration, name string, work func(context.Context) (V, error)) (V, error) {
+	Enter(ctx, name)
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	type result struct {
+		value V
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		r := result{err: errBrokenOff}
+		defer func() { done <- r }()
+		r.value, r.err = guarded(ctx, work)
+	}()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-ctx.Done():
+		var none V
+		return none, fmt.Errorf("waiting for %s: %w", name, context.Cause(ctx))
+	}
+}

@@ -1,0 +1,69 @@
+package azmtls
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/azmtls/azmtls/internal/flight"
+	"github.com/azmtls/azmtls/internal/limits"
+	"github.com/azmtls/azmtls/mtls"
+)
+
+// keySource is where an issuer gets its keys from. Making an RSA key takes longer than everything else, so that of
+// mtls.SoftwareKeys, which nobody else will miss, are made ahead: beside the request for metadata, and one to spare after a mint.
+type keySource struct {
+	provider    mtls.KeyProvider
+	minStrength mtls.BindingStrength
+	spare       chan mtls.Key
+}
+
+func newKeySource(provider mtls.KeyProvider, minStrength mtls.BindingStrength) *keySource {
+	return &keySource{provider: provider, minStrength: minStrength, spare: make(chan mtls.Key, 1)}
+}
+
+// ahead reports whether keys may be made before they are known to be needed.
+func (s *keySource) ahead() bool {
+	_, software := s.provider.(mtls.SoftwareKeys)
+	return software
+}
+
+// key returns a key that is strong enough.
+func (s *keySource) key(ctx context.Context) (mtls.Key, error) {
+	select {
+	case key := <-s.spare:
+		return key, nil
+	default:
+	}
+	key, err := flight.Within(ctx, limits.Key, "the key provider", s.provider.Key)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("getting a key from the key provider: %w", err)
+	case key == nil:
+		return nil, errors.New("the key provider returned a nil Key and no error")
+	case key.Strength() < s.minStrength:
+		return nil, fmt.Errorf("the key of the binding has strength %s where MinBindingStrength demands %s; nothing was sent",
+			key.Strength(), s.minStrength)
+	}
+	return key, nil
+}
+
+// prepare makes a key to spare, in the background. It ends by itself.
+func (s *keySource) prepare() {
+	if !s.ahead() || len(s.spare) > 0 {
+		return
+	}
+	go func() {
+		if key, err := s.provider.Key(context.Background()); err == nil {
+			s.keep(key)
+		}
+	}()
+}
+
+// keep puts a key aside that was made and is not needed now.
+func (s *keySource) keep(key mtls.Key) {
+	select {
+	case s.spare <- key:
+	default:
+	}
+}

@@ -1,0 +1,80 @@
+package mtls
+
+import (
+	"context"
+	"time"
+
+	"github.com/azmtls/azmtls/internal/eventlog"
+	"github.com/azmtls/azmtls/internal/limits"
+)
+
+// renewal is when the binding in memory is renewed. Times are the clock's boot time.
+type renewal struct {
+	next     time.Duration // not before; 0: as soon as it is due
+	failures int
+}
+
+const (
+	firstRenewalPause = time.Minute
+	lastRenewalPause  = time.Hour
+)
+
+// renewalDue reports whether half of the binding's life is over, give or take a tenth, so that a fleet spreads.
+func (b *Binding) renewalDue() bool {
+	whole := b.UsableUntil().Sub(b.Certificate.Leaf.NotBefore)
+	return b.admitted.left() <= time.Duration(float64(whole)*b.admitted.renewAt)
+}
+
+// renew starts the renewal of a binding in the background, when it is due. The binding serves on until another has come, and if none
+// comes. It costs nothing of the budget: it has delays of its own. A caller who finds the binding at its end joins it.
+func (e *entry) renew(src Source, b *Binding) {
+	if !b.renewalDue() {
+		return
+	}
+	e.mu.Lock()
+	now := e.clock.Boot()
+	pause, _ := e.imds.left(now)
+	wait := now < e.renewal.next || pause > 0
+	if !wait {
+		e.renewal.next = now + min(firstRenewalPause<<min(e.renewal.failures, 10), lastRenewalPause)
+		e.renewal.failures++
+	}
+	e.mu.Unlock()
+	if wait {
+		return
+	}
+	e.mints.Start(src.MinStrength, limits.Mint, func(ctx context.Context) (*Binding, error) { return e.replaceOld(ctx, src, b) })
+}
+
+// replaceOld puts another binding in the place of one that gets old: a newer one of another process, or a new one.
+func (e *entry) replaceOld(ctx context.Context, src Source, old *Binding) (*Binding, error) {
+	if b := e.newer(ctx, src, old); b != nil && b.admitted.left() > old.admitted.left() && e.adopt(b) {
+		return b, nil
+	}
+	b, err := src.mint(ctx, MintRequest{})
+	switch {
+	case err != nil:
+		e.imds.note(e.clock.Boot(), err)
+		eventlog.Writef(ctx, eventlog.Binding, "renewing binding %s of %s failed, it serves on: %v",
+			eventlog.Mask(old.Thumbprint()), eventlog.Mask(src.Alias), err)
+		if old.usable() && !old.Evicted() {
+			return old, nil
+		}
+		return nil, err
+	case b.Thumbprint() == old.Thumbprint():
+		e.again(old)
+		return old, nil
+	}
+	e.minted(b)
+	eventlog.Writef(ctx, eventlog.Binding, "renewed binding %s of %s by %s, usable until %s", eventlog.Mask(old.Thumbprint()),
+		eventlog.Mask(src.Alias), eventlog.Mask(b.Thumbprint()), b.UsableUntil().UTC().Format(time.RFC3339))
+	e.save(ctx, src, b)
+	return b, nil
+}
+
+// again notes that IMDS issued the old certificate once more, which is no failure: the next try comes at half of what remains.
+func (e *entry) again(old *Binding) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.renewal = renewal{next: e.clock.Boot() + old.admitted.left()/2}
+}
