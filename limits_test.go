@@ -1,0 +1,209 @@
+package azmtls_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/log"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/azmtls/azmtls"
+	"github.com/azmtls/azmtls/imdstest"
+	"github.com/azmtls/azmtls/mtls"
+	"github.com/stretchr/testify/require"
+)
+
+// get asks for a token in a goroutine of its own.
+func (f *fixture) get(ctx context.Context, scope string) <-chan error {
+	done := make(chan error, 1)
+	go func() {
+		_, err := f.cred.GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{scope}})
+		done <- err
+	}()
+	return done
+}
+
+// passes lets time pass in steps of a second, for as long as somebody waits, until the call has ended.
+func (f *fixture) passes(done <-chan error) error {
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-time.After(time.Millisecond):
+			if f.clock.Waiting() > 0 {
+				f.clock.Advance(time.Second)
+			}
+		}
+	}
+}
+
+// A request that is never answered is given up on and sent again; the next caller gets its token, whatever deadline the first has.
+func TestOneAnswerThatNeverComes(t *testing.T) {
+	for _, endpoint := range []imdstest.Endpoint{imdstest.Issue, imdstest.Token} {
+		t.Run(string(endpoint), func(t *testing.T) {
+			f := newFixture(t, imdstest.Options{}, nil)
+			f.clock.Manual()
+			f.server.Inject(imdstest.Fault{Endpoint: endpoint, Do: imdstest.Hang{}, Times: 1})
+			start := f.clock.Boot()
+			first := f.get(t.Context(), vault)
+			require.Eventually(t, func() bool { return f.server.Counts().Faults == 1 }, 10*time.Second, time.Millisecond)
+			second := f.get(t.Context(), storage)
+			require.NoError(t, f.passes(second))
+			require.LessOrEqual(t, f.clock.Boot()-start, 20*time.Second)
+			require.NoError(t, f.passes(first))
+		})
+	}
+}
+
+// The same, met by a refresh in the background: the credential goes on.
+func TestRefreshThatHangs(t *testing.T) {
+	f := newFixture(t, imdstest.Options{}, nil)
+	_, err := f.token(vault)
+	require.NoError(t, err)
+	f.clock.Manual()
+	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Do: imdstest.Hang{}, Times: 1})
+	f.clock.Advance(34 * time.Minute)
+	for range 100 { // one refresh of one token at a time
+		_, err = f.token(vault)
+		require.NoError(t, err)
+	}
+	require.Eventually(t, func() bool { return f.server.Counts().Faults == 1 }, 10*time.Second, time.Millisecond)
+	require.NoError(t, f.passes(f.get(t.Context(), storage)))
+	require.Eventually(t, func() bool {
+		if f.clock.Waiting() > 0 {
+			f.clock.Advance(time.Second)
+		}
+		return f.server.Counts().TokenIssued == 3
+	}, 10*time.Second, time.Millisecond)
+}
+
+// An answer of IMDS or Entra that is cut short is asked for again: that does no harm.
+func TestAnswerCutShort(t *testing.T) {
+	for _, endpoint := range []imdstest.Endpoint{imdstest.Metadata, imdstest.Issue, imdstest.Token} {
+		f := newFixture(t, imdstest.Options{}, nil)
+		f.server.Inject(imdstest.Fault{Endpoint: endpoint, At: imdstest.AtAnswer, Do: imdstest.Truncate{}, Times: 1})
+		_, err := f.token(vault)
+		require.NoError(t, err, endpoint)
+		require.Equal(t, 1, f.server.Counts().Faults)
+		require.Zero(t, f.store.evicted())
+	}
+}
+
+// Whoever gives up is told what took so long; the work goes on for the next.
+func TestErrorNamesTheStage(t *testing.T) {
+	for endpoint, stage := range map[imdstest.Endpoint]string{
+		imdstest.Metadata: "waiting for IMDS to say what this machine is, for ",
+		imdstest.Issue:    "waiting for IMDS to issue a certificate, for ",
+		imdstest.Token:    "waiting for Entra to answer, for ",
+	} {
+		f := newFixture(t, imdstest.Options{}, nil)
+		gate := make(chan struct{})
+		f.server.Inject(imdstest.Fault{Endpoint: endpoint, At: imdstest.AtAnswer, Do: imdstest.Edit(func(map[string]any) { <-gate })})
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		_, err := f.cred.GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{vault}})
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.ErrorContains(t, err, stage)
+		close(gate)
+		_, err = f.token(vault)
+		require.NoError(t, err)
+		counts := f.server.Counts()
+		require.Equal(t, []int{1, 1, 1}, []int{counts.Metadata, counts.Issue, counts.Token}, "one of each")
+	}
+}
+
+// Retry options speak of Entra alone.
+func TestTryTimeoutDoesNotCutIMDS(t *testing.T) {
+	f := newFixture(t, imdstest.Options{}, func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.Retry.TryTimeout = 100 * time.Millisecond })
+	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Issue, Do: imdstest.Delay(300 * time.Millisecond), Times: 1})
+	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Issue, Do: imdstest.Respond{Status: 429}, Times: 2})
+	_, err := f.token(vault)
+	require.NoError(t, err)
+}
+
+// A Retry-After too long to be waited for is remembered: calls get the cause at once, for no request and no key, until it is over.
+func TestLongRetryAfterIsRemembered(t *testing.T) {
+	f := newFixture(t, imdstest.Options{}, nil)
+	keys := &countingKeys{keys: f.keys}
+	f.cred = f.another(func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.KeyProvider = keys })
+	remove := f.server.Inject(imdstest.Fault{Endpoint: imdstest.Issue, Do: imdstest.Respond{Status: 429, RetryAfter: 2 * time.Minute}})
+	for range 50 {
+		_, err := f.token(vault)
+		require.ErrorContains(t, err, "429")
+		var response *azcore.ResponseError
+		require.ErrorAs(t, err, &response)
+	}
+	require.Equal(t, 1, f.server.Counts().Issue)
+	require.EqualValues(t, 1, keys.made.Load())
+	remove()
+	f.clock.Advance(2*time.Minute + time.Second)
+	_, err := f.token(vault)
+	require.NoError(t, err)
+}
+
+type countingKeys struct {
+	*keys
+	made atomic.Int32
+}
+
+func (k *countingKeys) Key(ctx context.Context) (mtls.Key, error) {
+	k.made.Add(1)
+	return k.keys.Key(ctx)
+}
+
+// A panic in the caller's code is an error of the call, wherever it runs.
+func TestPanicsAreErrors(t *testing.T) {
+	for name, edit := range map[string]func(*azmtls.ImdsV2MtlsCredentialOptions){
+		"key provider": func(o *azmtls.ImdsV2MtlsCredentialOptions) {
+			o.KeyProvider = keyFunc(func(context.Context) (mtls.Key, error) { panic("bug") })
+		},
+		"key": func(o *azmtls.ImdsV2MtlsCredentialOptions) {
+			o.KeyProvider = &keys{broken: func() error { panic("bug") }}
+		},
+		"attestation": func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.Attestation = panicking{} },
+		"proxy": func(o *azmtls.ImdsV2MtlsCredentialOptions) {
+			o.MTLSTransport.Proxy = func(*http.Request) (*url.URL, error) { panic("bug") }
+		},
+		"dialer": func(o *azmtls.ImdsV2MtlsCredentialOptions) {
+			o.MTLSTransport.DialContext = func(context.Context, string, string) (net.Conn, error) { panic("bug") }
+		},
+		"policy": func(o *azmtls.ImdsV2MtlsCredentialOptions) {
+			o.PerCallPolicies = []policy.Policy{policyFunc(func(*policy.Request) (*http.Response, error) { panic("bug") })}
+		},
+	} {
+		f := newFixture(t, imdstest.Options{}, edit)
+		_, err := f.token(vault)
+		require.ErrorContains(t, err, "bug", name)
+	}
+}
+
+type panicking struct{}
+
+func (panicking) Attest(context.Context, mtls.AttestationRequest) (string, error) { panic("bug") }
+
+// A listener of azcore's log may ask the credential for a token: what a flight logs is written when it has landed.
+func TestListenerMayAskForAToken(t *testing.T) {
+	f := newFixture(t, imdstest.Options{}, nil)
+	var inside atomic.Bool
+	failed := errors.New("not asked")
+	log.SetEvents(azmtls.EventAuthentication, azmtls.EventBinding, azmtls.EventRecovery)
+	log.SetListener(func(_ log.Event, message string) {
+		if strings.Contains(message, "minted") && inside.CompareAndSwap(false, true) {
+			_, failed = f.token(vault)
+		}
+	})
+	defer log.SetListener(nil)
+	defer log.SetEvents()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	_, err := f.cred.GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{vault}})
+	require.NoError(t, err)
+	require.NoError(t, failed)
+}
