@@ -1,0 +1,97 @@
+package tokencache_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"math/big"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/azmtls/azmtls/internal/clock"
+	"github.com/azmtls/azmtls/internal/tokencache"
+	"github.com/azmtls/azmtls/mtls"
+	"github.com/stretchr/testify/require"
+)
+
+type key struct{ *ecdsa.PrivateKey }
+
+func (key) Strength() mtls.BindingStrength { return mtls.StrengthSoftware }
+
+// minted returns a binding that a Cache has given out, with its Cache and Source.
+func minted(t testing.TB, c *clock.Clock) (*mtls.Binding, *mtls.Cache, mtls.Source) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: c.Wall().Add(-time.Hour), NotAfter: c.Wall().Add(7 * 24 * time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	require.NoError(t, err)
+	leaf, err := x509.ParseCertificate(der)
+	require.NoError(t, err)
+	cache := &mtls.Cache{Clock: c}
+	source := mtls.Source{Alias: "a", Mint: func(context.Context, mtls.MintRequest) (*mtls.Binding, error) {
+		return &mtls.Binding{
+			Certificate: tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key{private}, Leaf: leaf},
+			Endpoint:    "https://entra.example/tenant",
+		}, nil
+	}}
+	b, err := cache.GetOrMint(t.Context(), source)
+	require.NoError(t, err)
+	return b, cache, source
+}
+
+func scope(i int) tokencache.Key { return tokencache.Key{Resource: fmt.Sprintf("https://resource-%d", i)} }
+
+// Reading allocates nothing, and adding a token costs the same with 100,000 as with 10: at most 700 bytes beyond its strings.
+func TestCostIsFlat(t *testing.T) {
+	b, _, _ := minted(t, nil)
+	c := tokencache.New(nil)
+	added := 0
+	add := func(n int) {
+		for range n {
+			c.Put(c.NewEntry(scope(added), "token", time.Hour, time.Hour/2, b))
+			added++
+		}
+	}
+	size := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	allocations := func() float64 { return testing.AllocsPerRun(500, func() { add(1) }) }
+	add(10)
+	few := allocations()
+	before, at := size(), added
+	add(100_000 - added)
+	require.Less(t, (size()-before)/uint64(added-at), uint64(700))
+	require.LessOrEqual(t, allocations(), few+1)
+	require.Zero(t, testing.AllocsPerRun(1000, func() {
+		if e, _ := c.Get(scope(77)); e == nil {
+			t.Error("not there")
+		}
+	})-testing.AllocsPerRun(1000, func() { _ = scope(77) }))
+	runtime.KeepAlive(c)
+}
+
+// Tokens that have expired are forgotten, also if nobody asks for them again.
+func TestExpiredTokensAreForgotten(t *testing.T) {
+	fake := clock.NewFake(time.Now())
+	b, _, _ := minted(t, fake.Clock())
+	c := tokencache.New(fake.Clock())
+	for round := range 10 {
+		for i := range 1000 {
+			k := scope(1000*round + i)
+			k.Bound = true
+			c.Put(c.NewEntry(k, fmt.Sprint("token ", 1000*round+i), time.Hour, time.Hour/2, b))
+		}
+		fake.Advance(2 * time.Hour)
+	}
+	require.Nil(t, c.Issued("token 0"))
+	require.NotNil(t, c.Issued("token 9999"), "the latest is still known as ours")
+}
