@@ -74,7 +74,7 @@ func (e *entry) serve(demanded BindingStrength) (*Binding, error) {
 	switch {
 	case b != nil && b.usable() && b.Strength() >= demanded:
 		return e.paced(b, now)
-	case e.unpaid != nil && !e.token.available(now):
+	case e.unpaid != nil && !e.paid && !e.token.available(now): // one that is paid may be under way: it is waited for
 		return nil, e.paused(e.token.next-now, e.unpaid)
 	}
 	return nil, nil
