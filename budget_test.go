@@ -205,7 +205,7 @@ func TestDeadKeyWhileTheBudgetIsSpent(t *testing.T) {
 			require.ErrorContains(t, call(), "NTE_BAD_KEYSET")
 			require.Equal(t, 2, f.store.evicted(), "evicted at once")
 			require.Nil(t, f.store.get(alias))
-			connections := f.server.Counts().TokenConnections
+			requests := f.server.Counts().Token
 			for range 100 {
 				_, err := f.cred.GetToken(t.Context(), policy.TokenRequestOptions{Scopes: []string{vault}})
 				require.ErrorContains(t, err, "NTE_BAD_KEYSET")
@@ -213,7 +213,7 @@ func TestDeadKeyWhileTheBudgetIsSpent(t *testing.T) {
 				require.ErrorAs(t, err, &refusal)
 			}
 			require.Equal(t, 2, f.server.Counts().Issued, "the mint waits for a unit")
-			require.Equal(t, connections, f.server.Counts().TokenConnections)
+			require.Equal(t, requests, f.server.Counts().Token)
 
 			f.clock.Advance(1200 * time.Millisecond)
 			require.NoError(t, call())
