@@ -56,7 +56,11 @@ func Read(resp *http.Response) *Error {
 		Claims        json.RawMessage `json:"claims"`
 	}
 	body, err := runtime.Payload(resp)
-	if err != nil || json.Unmarshal(body, &answer) != nil {
+	if err != nil {
+		resp.Body = failedBody{err} // whoever reads it again is to learn why, not that it is closed
+		return e
+	}
+	if json.Unmarshal(body, &answer) != nil {
 		return e
 	}
 	e.Code, response.ErrorCode, e.CorrelationID = answer.Error, answer.Error, answer.CorrelationID
@@ -74,6 +78,12 @@ func Read(resp *http.Response) *Error {
 	}
 	return e
 }
+
+// failedBody is the body of an answer that was cut short.
+type failedBody struct{ err error }
+
+func (b failedBody) Read([]byte) (int, error) { return 0, b.err }
+func (failedBody) Close() error               { return nil }
 
 // isAADSTS reports whether s is "AADSTS" and digits, nothing else.
 func isAADSTS(s string) bool {
