@@ -12,6 +12,7 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/azmtls/azmtls"
 	"github.com/azmtls/azmtls/imdstest"
 	"github.com/azmtls/azmtls/mtls"
 	"github.com/stretchr/testify/require"
@@ -218,4 +219,15 @@ func outage(t *testing.T, fault imdstest.Fault, version uint16) {
 	require.Zero(t, f.store.evicted())
 	require.Zero(t, f.server.Counts().Issued)
 	require.Same(t, planted, f.store.get(alias))
+}
+
+// An answer that is cut short is reported as what it is, also where its beginning was looked at.
+func TestErrorAnswerThatIsCutShort(t *testing.T) {
+	f := newFixture(t, imdstest.Options{}, func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.Retry.MaxRetries = -1 })
+	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Do: imdstest.EntraError{OAuth: "invalid_client", AADSTS: "AADSTS700027"}})
+	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, At: imdstest.AtBody, Do: imdstest.EOF{}})
+	_, err := f.token(vault)
+	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+	require.Zero(t, f.store.evicted(), "what was not read says nothing")
+	require.Equal(t, 1, f.server.Counts().Issued)
 }
