@@ -9,6 +9,9 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
+
+	"github.com/azmtls/azmtls/internal/limits"
 )
 
 // connection is the connection below TLS, and what is known of it. crypto/tls runs a renegotiation without the context of the dial,
@@ -22,6 +25,13 @@ type connection struct {
 	mu      sync.Mutex
 	written records
 	read    records
+
+	ended     chan struct{} // nothing more will be read
+	endedOnce sync.Once
+}
+
+func newConnection(raw net.Conn) *connection {
+	return &connection{Conn: raw, ended: make(chan struct{})}
 }
 
 // maxRenegotiations is how often a server may renegotiate on one connection. Every time costs a signature.
@@ -38,14 +48,43 @@ func (c *connection) Write(p []byte) (int, error) {
 	}
 	c.mu.Unlock()
 	n, err := c.Conn.Write(p)
+	if err != nil {
+		c.hearOut()
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.written.follow(p[:n])
 	return n, err
 }
 
+// hearOut gives whoever reads the connection the time to read what came before it ended: net/http closes a connection as soon as
+// a write fails, and would miss the answer of a server that does not want the rest of an upload. In the first handshake nobody
+// else reads.
+func (c *connection) hearOut() {
+	if !c.used.Load() {
+		return
+	}
+	timer := time.NewTimer(limits.LastWords)
+	defer timer.Stop()
+	select {
+	case <-c.ended:
+	case <-timer.C:
+	}
+}
+
+func (c *connection) noteEnd() { c.endedOnce.Do(func() { close(c.ended) }) }
+
+// Close closes the connection.
+func (c *connection) Close() error {
+	c.noteEnd()
+	return c.Conn.Close()
+}
+
 func (c *connection) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
+	if err != nil {
+		c.noteEnd()
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.written.begun {
@@ -80,7 +119,7 @@ func noting(dial func(ctx context.Context, network, addr string) (net.Conn, erro
 		if err != nil {
 			return nil, &dialError{err}
 		}
-		c := &connection{Conn: raw}
+		c := newConnection(raw)
 		if known {
 			a.dialed.Store(c)
 		}

@@ -63,7 +63,7 @@ func TestRecordsTellWhatWasSent(t *testing.T) {
 
 // Ten renegotiations may begin on a connection; the eleventh is not even answered, so it costs no signature.
 func TestRenegotiationsAreLimited(t *testing.T) {
-	c := &connection{Conn: discard{}}
+	c := newConnection(discard{})
 	write := func(kinds ...byte) error {
 		_, err := c.Write(recordsOf(kinds...))
 		return err

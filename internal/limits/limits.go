@@ -26,6 +26,8 @@ const (
 	Removal = 2*Store + Key
 	// BodyRead is how long a Read of the caller's body that is under way may take to return, once its attempt is over.
 	BodyRead = 100 * time.Millisecond
+	// LastWords is how long a write that failed waits for what the peer said before it ended the connection to be read.
+	LastWords = 50 * time.Millisecond
 )
 
 // Issue is how long IMDS may take to issue a certificate, each time that it is asked.

@@ -45,7 +45,9 @@ func minted(t testing.TB, c *clock.Clock) (*mtls.Binding, *mtls.Cache, mtls.Sour
 	return b, cache, source
 }
 
-func scope(i int) tokencache.Key { return tokencache.Key{Resource: fmt.Sprintf("https://resource-%d", i)} }
+func scope(i int) tokencache.Key {
+	return tokencache.Key{Resource: fmt.Sprintf("https://resource-%d", i)}
+}
 
 // Reading allocates nothing, and adding a token costs the same with 100,000 as with 10: at most 700 bytes beyond its strings.
 func TestCostIsFlat(t *testing.T) {

@@ -1,0 +1,224 @@
+package azmtls_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/azmtls/azmtls"
+	"github.com/azmtls/azmtls/imdstest"
+	"github.com/azmtls/azmtls/mtls"
+	"github.com/stretchr/testify/require"
+)
+
+// asked is the lifetime of tokens that are so short-lived that they are not cached: every call asks Entra.
+const asked = 100 * time.Second
+
+// nginxRefuses is how nginx refuses a client certificate.
+var nginxRefuses = imdstest.Respond{
+	Status: 400, Header: http.Header{"Content-Type": {"text/html"}},
+	Body: "<html>\r\n<head><title>400 The SSL certificate error</title></head>\r\n<body>\r\n</body></html>",
+}
+
+// vaultRefuses is how Key Vault says that token and certificate do not match.
+var vaultRefuses = imdstest.Respond{
+	Status: 401, Header: http.Header{"Content-Type": {"application/json; charset=utf-8"}},
+	Body: `{"error":{"code":"Unauthorized","innererror":{"code":"MtlsCnfClaimRequestDataValidationFailed"}}}`,
+}
+
+// alternately has a fault strike the second call, the fourth, and so on. Each copy strikes once, and sees only the calls that no
+// earlier one struck.
+func alternately(server *imdstest.Server, fault imdstest.Fault) {
+	fault.Times = 1
+	for fault.Skip = 1; fault.Skip <= 200; fault.Skip++ {
+		server.Inject(fault)
+	}
+}
+
+// burst makes so many calls at once and returns how many failed.
+func burst(n int, call func(n int) error) (failed int) {
+	var failures atomic.Int32
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			if call(i) != nil {
+				failures.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	return int(failures.Load())
+}
+
+// A peer that refuses every second request succeeds half of the time. That must not make a mint of every other call, nor fail more
+// calls than the peer does: the binding at hand goes on being used.
+func TestEverySecondRequestIsRefused(t *testing.T) {
+	entra := imdstest.Fault{Endpoint: imdstest.Token, Do: imdstest.EntraError{OAuth: "invalid_client", AADSTS: "AADSTS700027"}}
+	stale := imdstest.Fault{Endpoint: imdstest.Token, Do: imdstest.EntraError{OAuth: "invalid_request", AADSTS: "AADSTS1000901"}}
+	nginx := imdstest.Fault{Endpoint: imdstest.Resource, Do: nginxRefuses}
+	for name, test := range map[string]struct {
+		fault    imdstest.Fault
+		duration time.Duration
+	}{
+		"Entra: invalid_client": {entra, 8 * time.Second},
+		"Entra: AADSTS1000901":  {stale, 8 * time.Second},
+		"nginx":                 {nginx, 6 * time.Second},
+	} {
+		for atOnce, most := range map[int]int{1: 55, 10: 65} { // percent that fail; a burst that meets a kept binding fails whole
+			t.Run(fmt.Sprintf("%s, %d at a time", name, atOnce), func(t *testing.T) {
+				t.Parallel()
+				f := newFixture(t, imdstest.Options{TokenLifetime: asked, ResourceHandler: echo}, nil)
+				call := func(n int) error {
+					_, err := f.token(fmt.Sprintf("https://resource-%d", n))
+					return err
+				}
+				if test.fault.Endpoint == imdstest.Resource {
+					client := f.bound()
+					call = func(int) error {
+						status, _, err := send(t.Context(), client, http.MethodGet, f.server.ResourceURL(), "")
+						if err == nil && status != http.StatusOK {
+							err = fmt.Errorf("status %d", status)
+						}
+						return err
+					}
+				}
+				alternately(f.server, test.fault)
+				calls, failed := int(test.duration/(100*time.Millisecond)), 0
+				for n := 0; n < calls; n += atOnce {
+					failed += burst(atOnce, func(i int) error { return call(n + i) })
+					f.clock.Advance(time.Duration(atOnce) * 100 * time.Millisecond)
+				}
+				require.LessOrEqual(t, f.server.Counts().Issued, 6)
+				require.GreaterOrEqual(t, f.server.Counts().Issued, 3, "it does heal when there is a unit")
+				require.LessOrEqual(t, failed*100, most*calls, "%d of %d calls failed", failed, calls)
+				require.Greater(t, f.server.Counts().Faults, calls/4, "the binding at hand is presented on")
+				f.noRejections()
+			})
+		}
+	}
+}
+
+// hosts has the credential's connections to any name but loopback's go to the resource, which proves to be 127.0.0.1.
+func hosts(f **fixture) func(*azmtls.ImdsV2MtlsCredentialOptions) {
+	return func(o *azmtls.ImdsV2MtlsCredentialOptions) {
+		o.MTLSTransport.TLSClientConfig.ServerName = "127.0.0.1"
+		o.MTLSTransport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+			if host, _, _ := net.SplitHostPort(address); host != "127.0.0.1" {
+				address = (*f).server.ResourceURL()[len("https://"):]
+			}
+			return new(net.Dialer).DialContext(ctx, network, address)
+		}
+	}
+}
+
+// Forty hosts refuse one request each. All resources together have one budget, and Entra's word has another.
+func TestManyHostsRefuseOnce(t *testing.T) {
+	for name, test := range map[string]struct {
+		host    string
+		refusal imdstest.Respond
+		every   time.Duration
+	}{
+		"nginx, at once":            {"host-%d.example", nginxRefuses, 0},
+		"nginx, within 4 seconds":   {"host-%d.example", nginxRefuses, 100 * time.Millisecond},
+		"Key Vault, in 4 seconds":   {"vault-%d.vault.azure.net", vaultRefuses, 100 * time.Millisecond},
+		"Key Vault, a port of each": {"my.vault.azure.net:%d", vaultRefuses, 100 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var f *fixture
+			var refused sync.Map
+			f = newFixture(t, imdstest.Options{ResourceHandler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if _, again := refused.LoadOrStore(r.Host, true); again {
+					return
+				}
+				w.Header().Set("Content-Type", test.refusal.Header.Get("Content-Type"))
+				w.WriteHeader(test.refusal.Status)
+				_, _ = w.Write([]byte(test.refusal.Body))
+			})}, hosts(&f))
+			client := f.bound()
+			for n := range 40 {
+				url := "https://" + fmt.Sprintf(test.host, 1000+n)
+				_, _, err := send(t.Context(), client, http.MethodGet, url, "")
+				if err != nil {
+					require.ErrorContains(t, err, "refused at")
+				}
+				status, _, err := send(t.Context(), client, http.MethodGet, url, "")
+				require.NoError(t, err, "the binding at hand is good enough for the next request")
+				require.Equal(t, http.StatusOK, status)
+				f.clock.Advance(test.every)
+			}
+			require.LessOrEqual(t, f.server.Counts().Issued, 5)
+			require.Greater(t, f.server.Counts().Issued, 1)
+
+			minted := f.server.Counts().Issued
+			require.NoError(t, f.cred.Close())
+			f.server.Refuse(f.store.get(alias).Thumbprint(), 48)
+			_, err := f.token(vault)
+			require.NoError(t, err, "the resources have not spent what Entra's word needs")
+			require.Equal(t, minted+1, f.server.Counts().Issued)
+			f.noRejections()
+		})
+	}
+}
+
+// A key that signs no more is evicted at once, budget or not: the binding is worth nothing. Its mint waits for a unit, and callers get
+// the cause at once until then.
+func TestDeadKeyWhileTheBudgetIsSpent(t *testing.T) {
+	for _, where := range []imdstest.Endpoint{imdstest.Token, imdstest.Resource} {
+		t.Run(string(where), func(t *testing.T) {
+			f := newFixture(t, imdstest.Options{TokenLifetime: asked, ResourceHandler: echo}, nil)
+			var dead atomic.Bool
+			f.keys.broken = func() error {
+				if dead.Load() {
+					return errors.New("NTE_BAD_KEYSET")
+				}
+				return nil
+			}
+			f.server.Inject(imdstest.Fault{
+				Endpoint: imdstest.Token, Do: imdstest.EntraError{OAuth: "invalid_client", AADSTS: "AADSTS700027"}, Skip: 1, Times: 1,
+			})
+			client := f.bound()
+			call := func() error {
+				if where == imdstest.Token {
+					_, err := f.token(vault)
+					return err
+				}
+				_, _, err := send(t.Context(), client, http.MethodGet, f.server.ResourceURL(), "")
+				return err
+			}
+			require.NoError(t, call())
+			_, err := f.token(storage)
+			require.NoError(t, err)
+			require.Equal(t, 2, f.server.Counts().Issued, "the unit is spent")
+			require.Equal(t, 1, f.store.evicted())
+			require.NoError(t, call())
+
+			require.NoError(t, f.cred.Close())
+			dead.Store(true)
+			f.keys.broken = nil
+			require.ErrorContains(t, call(), "NTE_BAD_KEYSET")
+			require.Equal(t, 2, f.store.evicted(), "evicted at once")
+			require.Nil(t, f.store.get(alias))
+			requests := f.server.Counts().Token
+			for range 100 {
+				_, err := f.cred.GetToken(t.Context(), policy.TokenRequestOptions{Scopes: []string{vault}})
+				require.ErrorContains(t, err, "NTE_BAD_KEYSET")
+				var refusal *mtls.Refusal
+				require.ErrorAs(t, err, &refusal)
+			}
+			require.Equal(t, 2, f.server.Counts().Issued, "the mint waits for a unit")
+			require.Equal(t, requests, f.server.Counts().Token)
+
+			f.clock.Advance(1200 * time.Millisecond)
+			require.NoError(t, call())
+			require.Equal(t, 3, f.server.Counts().Issued)
+			require.Equal(t, 2, f.store.evicted())
+		})
+	}
+}
