@@ -68,17 +68,6 @@ func entraFaults() (faults []*fault) {
 		"unauthorized_client", entraError("unauthorized_client", "50105"),
 	) {
 		add(identity, name, answer, answers)
-		other := add(identity, name+", and the metadata another client", answer, refuses)
-		other.stranger = true
-		other.omit = func(c cell) string {
-			switch {
-			case c.origin == memory:
-				return "the simulator's identity does not change"
-			case c.conn != fresh || c.often == every:
-				return "it is found out before, or does not come again"
-			}
-			return ""
-		}
 	}
 
 	const unbindable = "Entra binds no tokens"
