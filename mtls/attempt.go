@@ -21,6 +21,7 @@ type attempt struct {
 
 	answered atomic.Bool
 
+	late          bool        // it goes over TLS 1.2, in which the server can ask late
 	endIfNotAsked bool        // give up a TLS 1.3 connection on which the server did not ask for the certificate
 	unasked       atomic.Bool // it was given up
 	body          *attemptBody

@@ -54,32 +54,39 @@ func (t *Transport) mayAskLate(h *host) bool {
 
 // changeLane notes what an attempt showed of when the host asks, and reports whether the request is to go over the other lane.
 func (r *roundTrip) changeLane(a *attempt, f *facts) bool {
-	req, note := r.upload.req, ""
-	switch r.host.learn(a, f) {
-	case laneOnTrial:
-		note = "did not ask for the certificate in a TLS 1.3 handshake; it gets TLS 1.2, in which it can ask later"
-	case laneUsual:
-		note = "failed over TLS 1.2 before it asked for the certificate; it gets TLS 1.3 without being asked"
-	default:
-		return false
+	before, now := r.host.learn(a, f)
+	if before != now {
+		note := ""
+		switch now {
+		case laneOnTrial:
+			note = "did not ask for the certificate in a TLS 1.3 handshake; it gets TLS 1.2, in which it can ask later"
+		case laneUsual:
+			note = "failed over TLS 1.2 before it asked for the certificate; it gets TLS 1.3 without being asked"
+		}
+		if req := r.upload.req; note != "" {
+			eventlog.Writef(req.Context(), eventlog.Binding, "%s %s", req.URL.Host, note)
+		}
 	}
-	eventlog.Writef(req.Context(), eventlog.Binding, "%s %s", req.URL.Host, note)
-	return a.unasked.Load() || (f.callers == nil && (f.handshake || !f.written))
+	if a.unasked.Load() {
+		return true
+	}
+	return a.late && now == laneUsual && f.err != nil && !f.sent && f.callers == nil && (f.handshake || !f.written)
 }
 
-// learn returns the lane in which the host is from now on, if the attempt put it there.
-func (h *host) learn(a *attempt, f *facts) (changed laneState) {
+// learn returns the lane that the host was in, and the one that it is in from now on. Of attempts that overlap, the first one to
+// show something settles it.
+func (h *host) learn(a *attempt, f *facts) (before, now laneState) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	before = h.lane
 	switch {
-	case a.unasked.Load():
+	case a.unasked.Load() && h.lane == laneUnknown:
 		h.lane = laneOnTrial
-	case h.lane != laneOnTrial || a.connection() == nil:
-		return laneUnknown
+	case !a.late || h.lane != laneOnTrial || a.connection() == nil:
 	case f.err == nil || f.sent:
 		h.lane = laneLate
 	default:
 		h.lane = laneUsual
 	}
-	return h.lane
+	return before, h.lane
 }

@@ -72,7 +72,7 @@ func (r *roundTrip) try(transport *http.Transport, req *http.Request) (resp *htt
 	if r.binding.Evicted() {
 		return nil, &facts{evicted: true, err: errEvicted}, false
 	}
-	a := &attempt{endIfNotAsked: r.mayAskLate(r.host)}
+	a := &attempt{endIfNotAsked: r.mayAskLate(r.host), late: transport == r.late.pooled || transport == r.late.fresh}
 	resp, err := transport.RoundTrip(a.start(req))
 	f = a.finish(err)
 	f.token = r.host.token
