@@ -22,7 +22,7 @@ lint: tools
 	go run golang.org/x/sys/windows/mkwinsyscall winstore/syscall_windows.go | diff winstore/zsyscall_windows.go -
 
 unit:
-	AZMTLS_REAL_PARTS=1 go test -race -coverprofile=coverage.out -coverpkg=$(MODULE),$(MODULE)/mtls ./...
+	AZMTLS_REAL_PARTS=1 go test -race -timeout 15m -coverprofile=coverage.out -coverpkg=$(MODULE),$(MODULE)/mtls ./...
 	./scripts/check-coverage.sh coverage.out 85 $(MODULE) $(MODULE)/mtls
 
 # The Windows build, executed under Wine. The race detector is not to be had there.
@@ -32,7 +32,7 @@ windows: tools
 	GOOS=windows GOARCH=amd64 CGO_ENABLED=0 go build -o .tools/windows/quickstart.exe ./examples/quickstart
 	AZMTLS_ATTESTATION_DLL=$(CURDIR)/.tools/windows/AttestationClientLib.dll AZMTLS_QUICKSTART=$(CURDIR)/.tools/windows/quickstart.exe \
 	GOOS=windows GOARCH=amd64 CGO_ENABLED=0 GOTMPDIR=$(CURDIR)/.tools/windows/tmp \
-	go test -count=1 -coverprofile=.tools/windows/coverage.out -coverpkg=$(MODULE)/winstore -exec $(CURDIR)/scripts/wine.sh ./...
+	go test -count=1 -timeout 15m -coverprofile=.tools/windows/coverage.out -coverpkg=$(MODULE)/winstore -exec $(CURDIR)/scripts/wine.sh ./...
 	./scripts/check-coverage.sh .tools/windows/coverage.out 85 $(MODULE)/winstore
 
 e2e: tools
