@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/azmtls/azmtls"
 	"github.com/azmtls/azmtls/imdstest"
 	"github.com/azmtls/azmtls/mtls"
@@ -76,7 +75,7 @@ func TestEverySecondRequestIsRefused(t *testing.T) {
 				t.Parallel()
 				f := newFixture(t, imdstest.Options{TokenLifetime: asked, ResourceHandler: echo}, nil)
 				call := func(n int) error {
-					_, err := f.token(fmt.Sprintf("https://resource-%d", n))
+					_, err := f.asks(fmt.Sprintf("https://resource-%d", n))
 					return err
 				}
 				if test.fault.Endpoint == imdstest.Resource {
@@ -159,7 +158,7 @@ func TestManyHostsRefuseOnce(t *testing.T) {
 			minted := f.server.Counts().Issued
 			require.NoError(t, f.cred.Close())
 			f.server.Refuse(f.store.get(alias).Thumbprint(), 48)
-			_, err := f.token(vault)
+			_, err := f.asks(vault)
 			require.NoError(t, err, "the resources have not spent what Entra's word needs")
 			require.Equal(t, minted+1, f.server.Counts().Issued)
 			f.noRejections()
@@ -186,14 +185,14 @@ func TestDeadKeyWhileTheBudgetIsSpent(t *testing.T) {
 			client := f.bound()
 			call := func() error {
 				if where == imdstest.Token {
-					_, err := f.token(vault)
+					_, err := f.asks(vault)
 					return err
 				}
 				_, _, err := send(t.Context(), client, http.MethodGet, f.server.ResourceURL(), "")
 				return err
 			}
 			require.NoError(t, call())
-			_, err := f.token(storage)
+			_, err := f.asks(storage)
 			require.NoError(t, err)
 			require.Equal(t, 2, f.server.Counts().Issued, "the unit is spent")
 			require.Equal(t, 1, f.store.evicted())
@@ -207,7 +206,7 @@ func TestDeadKeyWhileTheBudgetIsSpent(t *testing.T) {
 			require.Nil(t, f.store.get(alias))
 			requests := f.server.Counts().Token
 			for range 100 {
-				_, err := f.cred.GetToken(t.Context(), policy.TokenRequestOptions{Scopes: []string{vault}})
+				_, err := f.asks(vault)
 				require.ErrorContains(t, err, "NTE_BAD_KEYSET")
 				var refusal *mtls.Refusal
 				require.ErrorAs(t, err, &refusal)

@@ -69,7 +69,11 @@ func (t clientTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	runtime.SkipBodyDownload(p)
-	return t.pipeline.Do(p)
+	resp, err := t.pipeline.Do(p)
+	if err != nil {
+		return nil, err // azcore may return both
+	}
+	return resp, nil
 }
 
 type bodyKey struct{}

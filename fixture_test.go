@@ -178,6 +178,11 @@ func (f *fixture) token(scope string) (azcore.AccessToken, error) {
 	return f.cred.GetToken(f.Context(), policy.TokenRequestOptions{Scopes: []string{scope}})
 }
 
+// asks asks for a token that no cache gives out: claims bypass it.
+func (f *fixture) asks(scope string) (azcore.AccessToken, error) {
+	return f.cred.GetToken(f.Context(), policy.TokenRequestOptions{Scopes: []string{scope}, Claims: `{"id_token":{}}`})
+}
+
 // plant puts a binding for the system-assigned identity into the store, as an earlier process left it.
 func (f *fixture) plant() *mtls.Binding {
 	f.Helper()

@@ -57,7 +57,7 @@ func (f *fixture) callers(n int, d time.Duration) (failed int) {
 	const pause = 500 * time.Millisecond
 	for range int(d / pause) {
 		failed += burst(n, func(n int) error {
-			_, err := f.token(fmt.Sprintf("https://resource-%d", n))
+			_, err := f.asks(fmt.Sprintf("https://resource-%d", n))
 			return err
 		})
 		f.clock.Advance(pause)

@@ -121,7 +121,10 @@ func (t exchangeTransport) Do(req *http.Request) (*http.Response, error) {
 	if late, ok := errors.AsType[*clock.LimitError](context.Cause(ctx)); ok && err != nil {
 		return nil, fmt.Errorf("the token endpoint %s: %w", req.URL.Host, late)
 	}
-	return resp, err
+	if err != nil {
+		return nil, err
+	}
+	return resp, nil
 }
 
 // download reads the body of an answer into memory. It is bounded.

@@ -30,14 +30,14 @@ func TestFalseAlarmAndTheSameCertificate(t *testing.T) {
 				t.Parallel()
 				options := imdstest.Options{ReissueSame: true, RefuseBypassCache: refuses, TokenLifetime: asked}
 				f := newFixture(t, options, nil)
-				_, err := f.token(vault)
+				_, err := f.asks(vault)
 				require.NoError(t, err)
 				first := f.store.get(alias).Thumbprint()
 				alarm.Endpoint = imdstest.Token
 				for n := 1; n <= 3; n++ {
 					require.NoError(t, f.cred.Close())
 					f.server.Inject(alarm)
-					_, err = f.token(vault)
+					_, err = f.asks(vault)
 					require.NoError(t, err)
 					require.Equal(t, n, f.server.Counts().IssueBypass, "asked once for each alarm")
 					require.Equal(t, n, f.store.evicted())
@@ -46,11 +46,11 @@ func TestFalseAlarmAndTheSameCertificate(t *testing.T) {
 					// It was counted: another alarm at once finds no unit, and the binding goes on being used.
 					require.NoError(t, f.cred.Close())
 					f.server.Inject(alarm)
-					_, err = f.token(vault)
+					_, err = f.asks(vault)
 					require.Error(t, err)
 					require.Equal(t, n, f.store.evicted())
 					require.Equal(t, n, f.server.Counts().IssueBypass)
-					_, err = f.token(vault)
+					_, err = f.asks(vault)
 					require.NoError(t, err)
 					f.clock.Advance(time.Minute)
 				}
@@ -85,7 +85,7 @@ func TestBadAttestation(t *testing.T) {
 						o.Attestation, o.TokenType = a, tokenType
 					})
 					f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Do: imdstest.EntraError{OAuth: oauth, AADSTS: code}, Times: 1})
-					_, err := f.token(vault)
+					_, err := f.asks(vault)
 					require.NoError(t, err)
 					require.Equal(t, 1, f.store.evicted())
 					require.Equal(t, 2, f.server.Counts().Issue)
@@ -96,7 +96,7 @@ func TestBadAttestation(t *testing.T) {
 					f.clock.Advance(time.Minute)
 					require.NoError(t, f.cred.Close())
 					f.server.Refuse(f.store.get("system_assigned_managed_identity#att=1").Thumbprint(), 48)
-					_, err = f.token(storage)
+					_, err = f.asks(storage)
 					require.NoError(t, err)
 					require.Equal(t, 1, f.server.Counts().IssueBypass)
 					require.Equal(t, []bool{false, true, false}, a.fresh)

@@ -23,6 +23,10 @@ type answeredKey struct{}
 type transport struct{ next policy.Transporter }
 
 func (t transport) Do(req *http.Request) (*http.Response, error) {
+	req, err := withOwnBody(req)
+	if err != nil {
+		return nil, err
+	}
 	resp, err := t.next.Do(req)
 	if outer, ok := errors.AsType[*url.Error](err); ok {
 		err = outer.Err // its text has the URL, and that the identity
@@ -46,6 +50,22 @@ func (t transport) Do(req *http.Request) (*http.Response, error) {
 	}
 	resp.Body = io.NopCloser(bytes.NewReader(body))
 	return resp, nil
+}
+
+// withOwnBody returns the request with a copy of its body: net/http may go on reading after the answer came, and a retry begins at
+// the start of what was given to it.
+func withOwnBody(req *http.Request) (*http.Request, error) {
+	if req.Body == nil || req.Body == http.NoBody {
+		return req, nil
+	}
+	body, err := io.ReadAll(req.Body)
+	if err != nil {
+		return nil, fmt.Errorf("reading the request to IMDS: %w", err)
+	}
+	own := *req
+	own.Body = io.NopCloser(bytes.NewReader(body))
+	own.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+	return &own, nil
 }
 
 // redirectError refuses a redirect: it would carry the certificate request elsewhere.

@@ -59,6 +59,7 @@ func Read(resp *http.Response) *Error {
 	}
 	body, err := runtime.Payload(resp)
 	if err != nil {
+		resp.Body = failedBody{err} // whoever reads it again is to learn why, not that it is closed
 		return e
 	}
 	body = bytes.TrimPrefix(body, []byte("\ufeff"))
@@ -81,6 +82,12 @@ func Read(resp *http.Response) *Error {
 	}
 	return e
 }
+
+// failedBody is the body of an answer that was cut short.
+type failedBody struct{ err error }
+
+func (b failedBody) Read([]byte) (int, error) { return 0, b.err }
+func (failedBody) Close() error               { return nil }
 
 // itemCode returns the code of an item of error_codes: a number, or a string of it, with or without "AADSTS" before it. What it
 // returns of any other item is no code.
