@@ -22,6 +22,7 @@ type attempt struct {
 	written  atomic.Bool // net/http began to write the request
 	answered atomic.Bool
 
+	late          bool        // it goes over the lane for hosts that ask late
 	endIfNotAsked bool        // give up a TLS 1.3 connection on which the server did not ask for the certificate
 	unasked       atomic.Bool // it was given up
 	body          *attemptBody
@@ -50,11 +51,16 @@ func (a *attempt) start(req *http.Request) *http.Request {
 	return req.WithContext(httptrace.WithClientTrace(a, &a.trace))
 }
 
-// getConn is called when a connection is looked for. net/http may go through several in one RoundTrip: the last one counts.
+// getConn is called when a connection is looked for. net/http may go through several in one RoundTrip: the last one counts. It does
+// so too where one was given up that had been idle before, and then sends the request on another.
 func (a *attempt) getConn(string) {
 	a.dialed.Store(nil)
 	a.got.Store(nil)
 	a.reused.Store(false)
+	a.unasked.Store(false)
+	if a.body != nil {
+		a.body.ended.Store(false)
+	}
 }
 
 // gotConn notes the connection.

@@ -19,6 +19,10 @@ type lane struct {
 	fresh  *http.Transport // every request on a connection of its own
 }
 
+func (l *lane) has(transport *http.Transport) bool {
+	return transport == l.pooled || transport == l.fresh
+}
+
 func (l *lane) closeIdle() {
 	l.pooled.CloseIdleConnections()
 	l.fresh.CloseIdleConnections()
@@ -44,32 +48,37 @@ func (t *Transport) laneOf(h *host) *lane {
 	return &t.ordinary
 }
 
-// mayAskLate reports that it is not known yet when the host asks for the certificate, and that the template leaves it TLS 1.2 to
-// ask late.
+// mayAskLate reports that the host may ask for the certificate late, for all that is known, and that the template leaves it TLS 1.2
+// to do so.
 func (t *Transport) mayAskLate(h *host) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.lane == laneUnknown && t.ordinary.pooled.TLSClientConfig.MinVersion <= tls.VersionTLS12
+	return h.lane != laneUsual && t.ordinary.pooled.TLSClientConfig.MinVersion <= tls.VersionTLS12
 }
 
-// changeLane notes what an attempt showed of when the host asks, and reports whether the request is to go over the other lane.
+// changeLane notes what an attempt showed of when the host asks, and reports whether the request is to go over the other lane. Many
+// attempts may be under way: the first one to know decides, and the others follow.
 func (h *host) changeLane(name string, a *attempt, f *facts) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
 	case a.unasked.Load():
-		h.lane = laneOnTrial
-		eventlog.Writef(eventlog.Binding, "%s did not ask for the certificate in a TLS 1.3 handshake; "+
-			"it gets TLS 1.2, in which it can ask later", name)
+		if h.lane == laneUnknown {
+			h.lane = laneOnTrial
+			eventlog.Writef(eventlog.Binding, "%s did not ask for the certificate in a TLS 1.3 handshake; "+
+				"it gets TLS 1.2, in which it can ask later", name)
+		}
 		return true
-	case h.lane != laneOnTrial || a.connection() == nil:
+	case !a.late || h.lane == laneLate || a.connection() == nil:
+		return false
 	case f.err == nil || f.sent:
 		h.lane = laneLate
-	default:
+		return false
+	}
+	if h.lane == laneOnTrial {
 		h.lane = laneUsual
 		eventlog.Writef(eventlog.Binding, "%s failed over TLS 1.2 before it asked for the certificate; "+
 			"it gets TLS 1.3 without being asked", name)
-		return f.callers == nil && (f.handshake || !f.written)
 	}
-	return false
+	return f.callers == nil && (f.handshake || !f.written)
 }

@@ -73,7 +73,8 @@ func (r *roundTrip) try(transport *http.Transport, req *http.Request) (resp *htt
 	if r.binding.Evicted() {
 		return nil, &facts{evicted: true, err: errEvicted}, false
 	}
-	a := &attempt{endIfNotAsked: r.mayAskLate(r.host)}
+	a := &attempt{late: r.late.has(transport)}
+	a.endIfNotAsked = !a.late && r.mayAskLate(r.host)
 	resp, err := transport.RoundTrip(a.start(req))
 	f = a.facts(err)
 	f.token = r.token
