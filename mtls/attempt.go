@@ -25,7 +25,7 @@ type attempt struct {
 	late          bool        // it goes over the lane for hosts that ask late
 	endIfNotAsked bool        // give up a TLS 1.3 connection on which the server did not ask for the certificate
 	unasked       atomic.Bool // it was given up
-	body          *attemptBody
+	upload        *upload
 
 	trace httptrace.ClientTrace
 }
@@ -43,12 +43,19 @@ func (a *attempt) Value(key any) any {
 // start returns the request with a context that reports to the attempt.
 func (a *attempt) start(req *http.Request) *http.Request {
 	a.Context = req.Context()
-	a.body, _ = req.Body.(*attemptBody)
 	a.trace.GetConn = a.getConn
 	a.trace.GotConn = a.gotConn
 	a.trace.WroteHeaderField = a.wroteHeaderField
 	a.trace.GotFirstResponseByte = a.gotFirstResponseByte
 	return req.WithContext(httptrace.WithClientTrace(a, &a.trace))
+}
+
+// body returns the body that is being sent, nil if there is none.
+func (a *attempt) body() *attemptBody {
+	if a.upload == nil {
+		return nil
+	}
+	return a.upload.current
 }
 
 // getConn is called when a connection is looked for. net/http may go through several in one RoundTrip: the last one counts. It does
@@ -58,8 +65,8 @@ func (a *attempt) getConn(string) {
 	a.got.Store(nil)
 	a.reused.Store(false)
 	a.unasked.Store(false)
-	if a.body != nil {
-		a.body.ended.Store(false)
+	if body := a.body(); body != nil {
+		body.ended.Store(false)
 	}
 }
 
@@ -73,8 +80,8 @@ func (a *attempt) gotConn(info httptrace.GotConnInfo) {
 	}
 	if a.endIfNotAsked && a.isUnasked() {
 		a.unasked.Store(true)
-		if a.body != nil {
-			a.body.ended.Store(true)
+		if body := a.body(); body != nil {
+			body.ended.Store(true)
 		}
 		_ = info.Conn.Close() // before anything is written
 	}
@@ -130,8 +137,8 @@ func (a *attempt) callers(err error) error {
 	if ended := a.Context.Err(); ended != nil {
 		return ended
 	}
-	if a.body != nil {
-		if failed := a.body.failed.Load(); failed != nil {
+	if body := a.body(); body != nil {
+		if failed := body.failed.Load(); failed != nil {
 			return failed
 		}
 	}

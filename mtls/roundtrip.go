@@ -73,7 +73,7 @@ func (r *roundTrip) try(transport *http.Transport, req *http.Request) (resp *htt
 	if r.binding.Evicted() {
 		return nil, &facts{evicted: true, err: errEvicted}, false
 	}
-	a := &attempt{late: r.late.has(transport)}
+	a := &attempt{late: r.late.has(transport), upload: &r.upload}
 	a.endIfNotAsked = !a.late && r.mayAskLate(r.host)
 	resp, err := transport.RoundTrip(a.start(req))
 	f = a.facts(err)
