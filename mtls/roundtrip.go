@@ -166,6 +166,8 @@ func (f *facts) outcome() error {
 	switch {
 	case failure.Is[*callersError](f.callers):
 		return f.callers
+	case f.signing != nil:
+		return f.signing // of which crypto/tls keeps only the text in TLS 1.3
 	case failure.Is[*tls.CertificateVerificationError](f.err), errors.Is(f.err, errRenegotiations):
 		return failure.NonRetriable(f.err)
 	}
