@@ -109,30 +109,6 @@ func TestHealsADeadKey(t *testing.T) {
 	}
 }
 
-// One lost connection is enough when the key, asked for a signature, turns out to be dead.
-func TestDeadKeyIsFoundByTheProbe(t *testing.T) {
-	f := newFixture(t, imdstest.Options{}, nil)
-	var lost atomic.Bool
-	f.keys.broken = func() error {
-		if lost.Load() {
-			return errors.New("NTE_BAD_KEYSET")
-		}
-		return nil
-	}
-	f.plant()
-	f.keys.broken = nil
-	_, err := f.token(storage)
-	require.NoError(t, err)
-	require.NoError(t, f.cred.Close())
-	remove := f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, At: imdstest.AtCertificate, Do: imdstest.Reset{}, Times: 1})
-	defer remove()
-	lost.Store(true)
-	_, err = f.token(vault)
-	require.NoError(t, err)
-	require.Equal(t, 1, f.server.Counts().Issued)
-	require.Equal(t, 1, f.store.evicted())
-}
-
 // A store that cannot be cleaned must not bring the refused certificate back.
 func TestHealsWithAStoreThatCannotBeCleaned(t *testing.T) {
 	f := newFixture(t, imdstest.Options{}, nil)
