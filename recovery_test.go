@@ -141,6 +141,8 @@ func TestDoesNotHeal(t *testing.T) {
 		"one EOF before the cert":    {once(imdstest.AtHello, imdstest.EOF{}), false},
 		"resets before the cert":     {imdstest.Fault{At: imdstest.AtHello, Do: imdstest.Reset{}}, true},
 		"EOFs before the cert":       {imdstest.Fault{At: imdstest.AtHello, Do: imdstest.EOF{}}, true},
+		"alert 40 before the cert":   {imdstest.Fault{At: imdstest.AtHello, Do: imdstest.Alert(40)}, true},
+		"alert 48 before the cert":   {imdstest.Fault{At: imdstest.AtHello, Do: imdstest.Alert(48)}, true},
 		"alert of another kind":      {imdstest.Fault{At: imdstest.AtCertificate, Do: imdstest.Alert(80)}, true},
 		"one 429":                    {imdstest.Fault{Do: imdstest.Respond{Status: 429}, Times: 1}, false},
 		"one 503":                    {imdstest.Fault{Do: imdstest.Respond{Status: 503}, Times: 1}, false},
