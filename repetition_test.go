@@ -1,13 +1,18 @@
 package azmtls_test
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
+	"github.com/azmtls/azmtls"
 	"github.com/azmtls/azmtls/imdstest"
 	"github.com/azmtls/azmtls/mtls"
 	"github.com/stretchr/testify/require"
@@ -175,4 +180,58 @@ func TestDeadKeyIsFoundByTheProbe(t *testing.T) {
 			require.Equal(t, 1, f.store.evicted())
 		})
 	}
+}
+
+// What the caller's dialer fails with is the caller's, whichever error it chose: it is asked once, and a panic of it is an error.
+func TestDialerThatFails(t *testing.T) {
+	for name, failure := range map[string]error{
+		"EOF": io.EOF, "closed": net.ErrClosed, "ECONNRESET": syscall.ECONNRESET, "panic": nil, "neither": errors.New("neither"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			var fails atomic.Bool
+			var dialed atomic.Int32
+			f := newFixture(t, imdstest.Options{}, func(o *azmtls.ImdsV2MtlsCredentialOptions) {
+				o.Retry.MaxRetries = -1
+				o.MTLSTransport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+					switch {
+					case !fails.Load():
+						return new(net.Dialer).DialContext(ctx, network, address)
+					case failure == nil:
+						dialed.Add(1)
+						panic("bug of the caller's")
+					case name == "neither":
+						dialed.Add(1)
+						return nil, nil
+					}
+					dialed.Add(1)
+					return nil, failure
+				}
+			})
+			f.plant()
+			fails.Store(true)
+			_, err := f.token(vault)
+			switch {
+			case failure == nil:
+				require.ErrorContains(t, err, "bug of the caller's")
+			case name == "neither":
+				require.ErrorContains(t, err, "neither")
+			default:
+				require.ErrorIs(t, err, failure)
+			}
+			require.EqualValues(t, 1, dialed.Load())
+			require.Zero(t, f.store.evicted())
+			require.Zero(t, f.server.Counts().Issued)
+		})
+	}
+}
+
+// certificate_required is an alert of TLS 1.3. In TLS 1.2 it has no meaning, and refuses nothing.
+func TestAlertOfAnotherVersion(t *testing.T) {
+	f := newFixture(t, imdstest.Options{TLSVersion: tls.VersionTLS12}, nil)
+	f.plant()
+	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, At: imdstest.AtCertificate, Do: imdstest.Alert(116)})
+	_, err := f.token(vault)
+	require.Error(t, err)
+	require.Zero(t, f.store.evicted())
+	require.Zero(t, f.server.Counts().Issued)
 }
