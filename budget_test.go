@@ -104,6 +104,28 @@ func TestEverySecondRequestIsRefused(t *testing.T) {
 	}
 }
 
+// Entra refuses every binding for ten minutes, while ten calls come in a second. Mints become rare, and so do requests: the binding at hand,
+// which nobody has accepted, is tried once a second, and the calls in between cost nothing.
+func TestEveryBindingIsRefused(t *testing.T) {
+	f := newFixture(t, imdstest.Options{}, nil)
+	remove := f.server.Inject(imdstest.Fault{
+		Endpoint: imdstest.Token, Do: imdstest.EntraError{OAuth: "invalid_client", AADSTS: "AADSTS700027"},
+	})
+	for range 10 * 60 * 10 {
+		_, err := f.token(vault)
+		require.ErrorContains(t, err, "AADSTS700027")
+		f.clock.Advance(100 * time.Millisecond)
+	}
+	require.LessOrEqual(t, f.server.Counts().Issued, 12)
+	require.GreaterOrEqual(t, f.server.Counts().Issued, 9)
+	require.LessOrEqual(t, f.server.Counts().Token, 10*60+2*12)
+	require.GreaterOrEqual(t, f.server.Counts().Token, 10*60/2)
+	remove()
+	f.clock.Advance(time.Second)
+	_, err := f.token(vault)
+	require.NoError(t, err, "there is no lock-out")
+}
+
 // hosts has the credential's connections to any name but loopback's go to the resource, which proves to be 127.0.0.1.
 func hosts(f **fixture) func(*azmtls.ImdsV2MtlsCredentialOptions) {
 	return func(o *azmtls.ImdsV2MtlsCredentialOptions) {
@@ -171,7 +193,11 @@ func TestManyHostsRefuseOnce(t *testing.T) {
 func TestDeadKeyWhileTheBudgetIsSpent(t *testing.T) {
 	for _, where := range []imdstest.Endpoint{imdstest.Token, imdstest.Resource} {
 		t.Run(string(where), func(t *testing.T) {
-			f := newFixture(t, imdstest.Options{TokenLifetime: asked, ResourceHandler: echo}, nil)
+			options := imdstest.Options{ResourceHandler: echo}
+			if where == imdstest.Token {
+				options.TokenLifetime = asked
+			}
+			f := newFixture(t, options, nil)
 			var dead atomic.Bool
 			f.keys.broken = func() error {
 				if dead.Load() {

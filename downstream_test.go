@@ -21,6 +21,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/streaming"
 	"github.com/azmtls/azmtls"
 	"github.com/azmtls/azmtls/imdstest"
+	"github.com/azmtls/azmtls/mtls"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -144,26 +145,50 @@ func TestBoundClientHeals(t *testing.T) {
 	}
 }
 
+// What says nothing of the binding costs nothing: the caller gets what there is to be had, an answer, or an error of the network.
 func TestBoundClientDoesNotHeal(t *testing.T) {
-	for name, fault := range map[string]imdstest.Fault{
-		"one reset":         {Do: imdstest.Reset{}, Times: 1},
-		"400 of its own":    {Do: imdstest.Respond{Status: 400, Body: "bad request"}},
-		"401 of its own":    {Do: imdstest.Respond{Status: 401, Body: "who are you?"}},
-		"503":               {Do: imdstest.Respond{Status: 503}},
-		"no cert seen":      {Do: imdstest.Respond{Status: 400, Body: "<title>400 No required SSL certificate was sent</title>"}},
-		"reset in the body": {At: imdstest.AtBody, Do: imdstest.Reset{}},
+	once := func(at imdstest.Stage, action imdstest.Action) imdstest.Fault {
+		return imdstest.Fault{At: at, Do: action, Times: 1}
+	}
+	const works, fails = "mtls_pop ", ""
+	for name, test := range map[string]struct {
+		fault imdstest.Fault
+		want  string // the body
+		sent  int    // how often the request reached the resource
+	}{
+		"one reset":              {once(imdstest.AtRequest, imdstest.Reset{}), works, 2},
+		"one EOF":                {once(imdstest.AtRequest, imdstest.EOF{}), works, 2},
+		"one reset in handshake": {once(imdstest.AtCertificate, imdstest.Reset{}), works, 1},
+		"one reset before it":    {once(imdstest.AtHello, imdstest.Reset{}), works, 1},
+		"resets before it":       {imdstest.Fault{At: imdstest.AtHello, Do: imdstest.Reset{}}, fails, 0},
+		"reset in the body":      {imdstest.Fault{At: imdstest.AtBody, Do: imdstest.Reset{}}, fails, 1},
+		"400 of its own":         {imdstest.Fault{Do: imdstest.Respond{Status: 400, Body: "bad request"}}, "bad request", 1},
+		"401 of its own":         {imdstest.Fault{Do: imdstest.Respond{Status: 401, Body: "who are you?"}}, "who are you?", 1},
+		"503":                    {imdstest.Fault{Do: imdstest.Respond{Status: 503, Body: "ill"}}, "ill", 1},
+		"no cert seen": {imdstest.Fault{Do: imdstest.Respond{
+			Status: 400, Header: http.Header{"Content-Type": {"text/html"}},
+			Body: "<html><head><title>400 No required SSL certificate was sent</title></head></html>",
+		}}, "<html><head><title>400 No required SSL certificate was sent</title></head></html>", 1},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			f := newFixture(t, imdstest.Options{ResourceHandler: echo}, nil)
-			fault.Endpoint = imdstest.Resource
-			f.server.Inject(fault)
+			test.fault.Endpoint = imdstest.Resource
+			f.server.Inject(test.fault)
 			status, body, err := send(t.Context(), f.bound(), http.MethodGet, f.server.ResourceURL(), "")
-			if answer, ok := fault.Do.(imdstest.Respond); ok {
+			if test.want == fails {
+				require.Error(t, err)
+				var refusal *mtls.Refusal
+				require.NotErrorAs(t, err, &refusal)
+			} else {
 				require.NoError(t, err)
-				require.Equal(t, answer.Status, status)
-				require.Equal(t, answer.Body, body, "what was looked at can still be read")
+				require.Equal(t, test.want, body, "what was looked at can still be read")
 			}
-			require.Equal(t, 1, f.server.Counts().Faults)
+			if answer, ok := test.fault.Do.(imdstest.Respond); ok {
+				require.Equal(t, answer.Status, status)
+			}
+			require.NotZero(t, f.server.Counts().Faults)
+			require.Equal(t, test.sent, f.server.Counts().Resource)
 			require.Equal(t, 1, f.server.Counts().Issued)
 			require.Zero(t, f.store.evicted())
 		})

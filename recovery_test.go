@@ -109,30 +109,6 @@ func TestHealsADeadKey(t *testing.T) {
 	}
 }
 
-// One lost connection is enough when the key, asked for a signature, turns out to be dead.
-func TestDeadKeyIsFoundByTheProbe(t *testing.T) {
-	f := newFixture(t, imdstest.Options{}, nil)
-	var lost atomic.Bool
-	f.keys.broken = func() error {
-		if lost.Load() {
-			return errors.New("NTE_BAD_KEYSET")
-		}
-		return nil
-	}
-	f.plant()
-	f.keys.broken = nil
-	_, err := f.token(storage)
-	require.NoError(t, err)
-	require.NoError(t, f.cred.Close())
-	remove := f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, At: imdstest.AtCertificate, Do: imdstest.Reset{}, Times: 1})
-	defer remove()
-	lost.Store(true)
-	_, err = f.token(vault)
-	require.NoError(t, err)
-	require.Equal(t, 1, f.server.Counts().Issued)
-	require.Equal(t, 1, f.store.evicted())
-}
-
 // A store that cannot be cleaned must not bring the refused certificate back.
 func TestHealsWithAStoreThatCannotBeCleaned(t *testing.T) {
 	f := newFixture(t, imdstest.Options{}, nil)
@@ -165,10 +141,15 @@ func TestDoesNotHeal(t *testing.T) {
 		"one EOF before the cert":    {once(imdstest.AtHello, imdstest.EOF{}), false},
 		"resets before the cert":     {imdstest.Fault{At: imdstest.AtHello, Do: imdstest.Reset{}}, true},
 		"EOFs before the cert":       {imdstest.Fault{At: imdstest.AtHello, Do: imdstest.EOF{}}, true},
+		"alert 40 before the cert":   {imdstest.Fault{At: imdstest.AtHello, Do: imdstest.Alert(40)}, true},
+		"alert 48 before the cert":   {imdstest.Fault{At: imdstest.AtHello, Do: imdstest.Alert(48)}, true},
 		"alert of another kind":      {imdstest.Fault{At: imdstest.AtCertificate, Do: imdstest.Alert(80)}, true},
 		"one 429":                    {imdstest.Fault{Do: imdstest.Respond{Status: 429}, Times: 1}, false},
 		"one 503":                    {imdstest.Fault{Do: imdstest.Respond{Status: 503}, Times: 1}, false},
 		"500 for ever":               {imdstest.Fault{Do: imdstest.Respond{Status: 500}}, true},
+		"invalid_client as 408":      {imdstest.Fault{Do: imdstest.EntraError{OAuth: "invalid_client", AADSTS: "AADSTS1000901", Status: 408}}, true},
+		"invalid_client as 429":      {imdstest.Fault{Do: imdstest.EntraError{OAuth: "invalid_client", AADSTS: "AADSTS1000901", Status: 429}}, true},
+		"invalid_client as 503":      {imdstest.Fault{Do: imdstest.EntraError{OAuth: "invalid_client", AADSTS: "AADSTS1000901", Status: 503}}, true},
 		"invalid_scope":              {imdstest.Fault{Do: imdstest.EntraError{OAuth: "invalid_scope", AADSTS: "AADSTS70011"}}, true},
 		"a code that only resembles": {imdstest.Fault{Do: imdstest.EntraError{OAuth: "invalid_request", AADSTS: "AADSTS10009011"}}, true},
 		"reset in the body":          {imdstest.Fault{At: imdstest.AtBody, Do: imdstest.Reset{}}, true},

@@ -50,16 +50,25 @@ const apacheModules = "/usr/lib/apache2/modules"
 // startApache runs Apache httpd with the authority whose client certificates it takes, and adds its own certificate to the pool.
 func startApache(t *testing.T, protocols string, authority *x509.Certificate, pool *x509.CertPool) string {
 	t.Helper()
+	return startApacheWith(t, protocols, "", authority, pool)
+}
+
+// startApacheWith is startApache with more configuration.
+func startApacheWith(t *testing.T, protocols, more string, authority *x509.Certificate, pool *x509.CertPool) string {
+	t.Helper()
 	dir := t.TempDir()
-	require.NoError(t, os.MkdirAll(filepath.Join(dir, "htdocs", "secure"), 0o755))
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "htdocs", "secure", "page"), []byte("secret"), 0o644))
+	for _, location := range []string{"secure", "one", "two"} {
+		require.NoError(t, os.MkdirAll(filepath.Join(dir, "htdocs", location), 0o755))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "htdocs", location, "page"), []byte("secret"), 0o644))
+	}
 	require.NoError(t, os.Chmod(filepath.Dir(dir), 0o755)) // Apache serves as another user
 	_, _, own := selfSigned(t, dir)
 	pool.AddCert(own)
 	writePEM(t, filepath.Join(dir, "ca.pem"), authority)
 	port := freePort(t)
 	config := filepath.Join(dir, "httpd.conf")
-	require.NoError(t, os.WriteFile(config, fmt.Appendf(nil, apacheConfig, dir, port, apacheModules, protocols), 0o600))
+	text := fmt.Sprintf(apacheConfig, dir, port, apacheModules, protocols) + more
+	require.NoError(t, os.WriteFile(config, []byte(text), 0o600))
 	host := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 	startServer(t, dir, host, poolOf(own), "/usr/sbin/apache2", "-f", config, "-D", "FOREGROUND")
 	return "https://" + host

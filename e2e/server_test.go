@@ -23,11 +23,22 @@ import (
 // startServer runs a TLS server until the test ends, and returns when it answers at host.
 func startServer(t *testing.T, dir, host string, pool *x509.CertPool, program string, args ...string) *exec.Cmd {
 	t.Helper()
+	return startServerReading(t, nil, dir, host, pool, program, args...)
+}
+
+// startServerReading is startServer with an input for the server, nil for none.
+func startServerReading(
+	t *testing.T, input *os.File, dir, host string, pool *x509.CertPool, program string, args ...string,
+) *exec.Cmd {
+	t.Helper()
 	logFile, err := os.Create(filepath.Join(dir, "output.log"))
 	require.NoError(t, err)
 	cmd := exec.Command(program, args...)
 	cmd.Dir = dir
 	cmd.Stdout, cmd.Stderr = logFile, logFile
+	if input != nil {
+		cmd.Stdin = input
+	}
 	require.NoError(t, cmd.Start())
 	exited := make(chan struct{})
 	go func() { _ = cmd.Wait(); close(exited) }()

@@ -21,10 +21,10 @@ type attempt struct {
 
 	answered atomic.Bool
 
-	late          bool        // it goes over TLS 1.2, in which the server can ask late
+	late          bool        // it goes over the lane for hosts that ask late
 	endIfNotAsked bool        // give up a TLS 1.3 connection on which the server did not ask for the certificate
 	unasked       atomic.Bool // it was given up
-	body          *attemptBody
+	upload        *upload
 
 	facts facts
 	trace httptrace.ClientTrace
@@ -43,18 +43,29 @@ func (a *attempt) Value(key any) any {
 // start returns the request with a context that reports to the attempt.
 func (a *attempt) start(req *http.Request) *http.Request {
 	a.Context = req.Context()
-	a.body, _ = req.Body.(*attemptBody)
+	a.trace.GetConn = a.getConn
 	a.trace.GotConn = a.gotConn
 	a.trace.GotFirstResponseByte = a.gotFirstResponseByte
 	return req.WithContext(httptrace.WithClientTrace(a, &a.trace))
 }
 
-// dialing is called when a connection is about to be opened. net/http may go through several in one RoundTrip, of which the last
-// one counts: when it had one already, that was reused, and is lost.
-func (a *attempt) dialing() {
-	if a.got.Load() != nil {
-		a.got.Store(nil)
-		a.reused.Store(false)
+// body returns the body that is being sent, nil if there is none.
+func (a *attempt) body() *attemptBody {
+	if a.upload == nil {
+		return nil
+	}
+	return a.upload.current
+}
+
+// getConn is called when a connection is looked for. net/http may go through several in one RoundTrip: the last one counts. It does
+// so too where one was given up that had been idle before, and then sends the request on another.
+func (a *attempt) getConn(string) {
+	a.dialed.Store(nil)
+	a.got.Store(nil)
+	a.reused.Store(false)
+	a.unasked.Store(false)
+	if body := a.body(); body != nil {
+		body.ended.Store(false)
 	}
 }
 
@@ -68,8 +79,8 @@ func (a *attempt) gotConn(info httptrace.GotConnInfo) {
 	}
 	if a.endIfNotAsked && a.isUnasked() {
 		a.unasked.Store(true)
-		if a.body != nil {
-			a.body.ended.Store(true)
+		if body := a.body(); body != nil {
+			body.ended.Store(true)
 		}
 		_ = info.Conn.Close() // before anything is written
 	}
@@ -123,8 +134,8 @@ func (a *attempt) callers(err error) error {
 	if ended := a.Context.Err(); ended != nil {
 		return ended
 	}
-	if a.body != nil {
-		if failed := a.body.failed.Load(); failed != nil {
+	if body := a.body(); body != nil {
+		if failed := body.failed.Load(); failed != nil {
 			return failed
 		}
 	}

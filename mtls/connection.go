@@ -111,16 +111,12 @@ func (c *connection) renegotiating() bool {
 // noting wraps a dial function so that the attempt it is made for knows the connection.
 func noting(dial func(ctx context.Context, network, addr string) (net.Conn, error)) func(context.Context, string, string) (net.Conn, error) {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
-		a, known := ctx.Value(attemptKey{}).(*attempt)
-		if known {
-			a.dialing()
-		}
 		raw, err := dial(ctx, network, addr)
 		if err != nil {
 			return nil, &dialError{err}
 		}
 		c := newConnection(raw)
-		if known {
+		if a, ok := ctx.Value(attemptKey{}).(*attempt); ok {
 			a.dialed.Store(c)
 		}
 		return c, nil

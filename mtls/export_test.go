@@ -23,3 +23,6 @@ func JudgeFirstRead(err error) string {
 		return "neither"
 	}
 }
+
+// ConnectionReset is what a reset is on this system.
+const ConnectionReset = connectionReset

@@ -118,3 +118,8 @@ func refusal(b *mtls.Binding, host string) *mtls.Refusal {
 	}
 	return &mtls.Refusal{Binding: b, Host: host, Err: errors.New("alert")}
 }
+
+func isRefusal(err error) bool {
+	_, ok := errors.AsType[*mtls.Refusal](err)
+	return ok
+}

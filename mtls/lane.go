@@ -19,6 +19,10 @@ type lane struct {
 	fresh  *http.Transport // every request on a connection of its own
 }
 
+func (l *lane) has(transport *http.Transport) bool {
+	return transport == l.pooled || transport == l.fresh
+}
+
 func (l *lane) closeIdle() {
 	l.pooled.CloseIdleConnections()
 	l.fresh.CloseIdleConnections()
@@ -44,12 +48,12 @@ func (t *Transport) laneOf(h *host) *lane {
 	return &t.ordinary
 }
 
-// mayAskLate reports that it is not known yet when the host asks for the certificate, and that the template leaves it TLS 1.2 to
-// ask late.
+// mayAskLate reports that the host may ask for the certificate late, for all that is known, and that the template leaves it TLS 1.2
+// to do so.
 func (t *Transport) mayAskLate(h *host) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.lane == laneUnknown && t.ordinary.pooled.TLSClientConfig.MinVersion <= tls.VersionTLS12
+	return h.lane != laneUsual && t.ordinary.pooled.TLSClientConfig.MinVersion <= tls.VersionTLS12
 }
 
 // changeLane notes what an attempt showed of when the host asks, and reports whether the request is to go over the other lane.

@@ -72,7 +72,8 @@ func (r *roundTrip) try(transport *http.Transport, req *http.Request) (resp *htt
 	if r.binding.Evicted() {
 		return nil, &facts{evicted: true, err: errEvicted}, false
 	}
-	a := &attempt{endIfNotAsked: r.mayAskLate(r.host), late: transport == r.late.pooled || transport == r.late.fresh}
+	a := &attempt{late: r.late.has(transport), upload: &r.upload}
+	a.endIfNotAsked = !a.late && r.mayAskLate(r.host)
 	resp, err := transport.RoundTrip(a.start(req))
 	f = a.finish(err)
 	f.token = r.host.token
@@ -168,6 +169,8 @@ func (f *facts) outcome() error {
 	switch {
 	case failure.Is[*callersError](f.callers):
 		return f.callers
+	case f.signing != nil:
+		return f.signing // of which crypto/tls keeps only the text in TLS 1.3
 	case failure.Is[*tls.CertificateVerificationError](f.err), errors.Is(f.err, errRenegotiations):
 		return failure.NonRetriable(f.err)
 	}

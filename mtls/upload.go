@@ -40,10 +40,30 @@ func (u *upload) next() (*http.Request, error) {
 			}
 		}
 	}
-	u.current = &attemptBody{source: source, turn: make(chan struct{}, 1)}
 	again := *u.req
-	again.Body = u.current
+	again.Body = u.begin(source)
+	if u.req.GetBody != nil {
+		again.GetBody = u.reread
+	}
 	return &again, nil
+}
+
+func (u *upload) begin(source io.ReadCloser) *attemptBody {
+	u.current = &attemptBody{source: source, turn: make(chan struct{}, 1)}
+	return u.current
+}
+
+// reread returns the body for net/http, which itself sends once more what it could not begin to send on a connection that had served.
+func (u *upload) reread() (io.ReadCloser, error) {
+	if !u.current.end() {
+		return nil, errors.New("mtls: the request's body is still being read")
+	}
+	u.current.closeSource()
+	source, err := u.again()
+	if err != nil {
+		return nil, asCallers(fmt.Errorf("mtls: the request was not sent again, as %w", err))
+	}
+	return u.begin(source), nil
 }
 
 // again returns the body once more.
