@@ -144,7 +144,8 @@ func (r *roundTrip) refuse(f *facts, v verdict, resp *http.Response) error {
 		refusal.Err = f.signing
 	}
 	free := r.upload.fail()
-	refusal.Final = !free || (v == lossConfirmed && !r.repeatable(f))
+	// That the key was found dead after a loss does not say that the peer did not process the request.
+	refusal.Final = !free || ((v == lossConfirmed || v == keyDead) && !r.repeatable(f))
 	if refusal.Final && free {
 		return retriable{refusal}
 	}
