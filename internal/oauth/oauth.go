@@ -2,6 +2,7 @@
 package oauth
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -43,6 +44,9 @@ func (e *Error) Has(codes ...string) bool {
 	return slices.ContainsFunc(e.AADSTS, func(code string) bool { return slices.Contains(codes, code) })
 }
 
+// byteOrderMark is what some servers begin a text in UTF-8 with.
+var byteOrderMark = []byte("\ufeff")
+
 // Read reads an error answer. Its body can be read again.
 func Read(resp *http.Response) *Error {
 	// Made by hand: runtime.NewResponseError logs the body, and Entra writes identifiers into its descriptions.
@@ -56,7 +60,7 @@ func Read(resp *http.Response) *Error {
 		Claims        json.RawMessage `json:"claims"`
 	}
 	body, err := runtime.Payload(resp)
-	if err != nil || json.Unmarshal(body, &answer) != nil {
+	if err != nil || json.Unmarshal(bytes.TrimPrefix(body, byteOrderMark), &answer) != nil {
 		return e
 	}
 	e.Code, response.ErrorCode, e.CorrelationID = answer.Error, answer.Error, answer.CorrelationID
