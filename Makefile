@@ -23,6 +23,7 @@ lint: tools
 
 unit:
 	AZMTLS_REAL_PARTS=1 go test -race -timeout 15m -coverprofile=coverage.out -coverpkg=$(MODULE),$(MODULE)/mtls ./...
+	go test -timeout 15m -run Matrix .
 	./scripts/check-coverage.sh coverage.out 85 $(MODULE) $(MODULE)/mtls
 
 # The Windows build, executed under Wine. The race detector is not to be had there.

@@ -39,7 +39,8 @@ func callerFaults() (faults []*fault) {
 				legs: []leg{legPUT, legPOST}, body: how.fail,
 			},
 			&fault{
-				subject: subject, name: "the proxy function " + how.name, means: as(silent), blind: true, proxy: how.fail,
+				subject: subject, name: "the proxy function " + how.name, means: as(silent), blind: true,
+				proxy: how.fail,
 			},
 			&fault{
 				subject: subject, name: "the dialer " + how.name, means: as(silent), blind: true, perConnection: true,
@@ -60,8 +61,8 @@ func serverFaults() (faults []*fault) {
 		{"its name is another", func(c *impostorCertificates) tls.Certificate { return c.misnamed }},
 	} {
 		faults = append(faults, &fault{
-			subject: "A server that is not trusted", name: server.name, means: as(silent), blind: true, perConnection: true,
-			impostor: server.certificate,
+			subject: "A server that is not trusted", name: server.name, means: as(silent), blind: true,
+			perConnection: true, impostor: server.certificate,
 		})
 	}
 	return faults
@@ -113,8 +114,9 @@ var impostors = sync.OnceValue(func() *impostorCertificates {
 			panic(err)
 		}
 		template := &x509.Certificate{
-			SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, IPAddresses: []net.IP{ip},
-			NotBefore: time.Now().Add(-48 * time.Hour), NotAfter: time.Now().Add(until),
+			SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
+			IPAddresses: []net.IP{ip},
+			NotBefore:   time.Now().Add(-48 * time.Hour), NotAfter: time.Now().Add(until),
 			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		}
 		if parent == nil {
@@ -148,7 +150,8 @@ func (r *run) impostor() string {
 		ClientAuth: tls.RequestClientCert,
 	})
 	require.NoError(r, err)
-	server := &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { r.deceived.Store(true) })}
+	deceived := func(http.ResponseWriter, *http.Request) { r.deceived.Store(true) }
+	server := &http.Server{Handler: http.HandlerFunc(deceived)}
 	done := make(chan struct{})
 	go func() { defer close(done); _ = server.Serve(listener) }()
 	r.Cleanup(func() { _ = server.Close(); <-done })

@@ -33,8 +33,7 @@ type fault struct {
 
 	impostor func(*impostorCertificates) tls.Certificate // another server instead of the one that was asked for
 
-	unasked  bool // the request does not ask Key Vault for the certificate
-	stranger bool // the stored binding is another client's than the metadata now names
+	unasked bool // the request does not ask Key Vault for the certificate
 }
 
 // as is the meaning that a fault has everywhere.
@@ -61,7 +60,8 @@ var stageNames = map[imdstest.Stage]string{
 }
 
 var stages = []imdstest.Stage{
-	imdstest.AtConnect, imdstest.AtHello, imdstest.AtCertificate, imdstest.AtRequest, imdstest.AtAnswer, imdstest.AtBody,
+	imdstest.AtConnect, imdstest.AtHello, imdstest.AtCertificate,
+	imdstest.AtRequest, imdstest.AtAnswer, imdstest.AtBody,
 }
 
 // injected returns a fault of the simulator.

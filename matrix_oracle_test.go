@@ -29,8 +29,8 @@ func (m meaning) mayEvict() bool {
 	return slices.Contains([]meaning{refuses, keyIsDead, lossInside, lossAfter}, m)
 }
 
-// maxCalls is how often the caller sends a request whose loss is left to the caller to repeat: the first loss, its confirmation,
-// and the try after the eviction.
+// maxCalls is how often the caller sends a request whose loss is left to the caller to repeat: the first loss, its
+// confirmation, and the try after the eviction.
 const maxCalls = 3
 
 // calls returns how often the caller sends the request until it succeeds. POST is repeated by its caller alone.
@@ -43,7 +43,7 @@ func (c cell) calls() int {
 
 // outcome is what comes of one call.
 type outcome struct {
-	result                    string // ok, answer (of another status), error, or refusal: an error that is a *mtls.Refusal
+	result                    string // ok, answer (of another status), error, refusal (a *mtls.Refusal)
 	evicted, minted, bypassed int    // bypassed: of the mints, those that bypass IMDS's cache
 	processed                 int    // requests that the server processed
 }
@@ -67,9 +67,9 @@ func account(outcomes []outcome) string {
 	return strings.Join(texts, "; then ")
 }
 
-// oracle returns every account of a cell that the design allows. There are several only where the design leaves a choice, or
-// where it is a race on the wire.
-func oracle(c cell) (accounts []string) {
+// oracle returns everything that the design lets come of a cell. There are several only where the design leaves a
+// choice, or where it is a race on the wire.
+func oracle(c cell) (all [][]outcome) {
 	ways := &choices{}
 	for {
 		m := &model{cell: c, choices: ways, units: 1, accepted: c.conn != fresh, idle: c.conn == reused}
@@ -81,11 +81,11 @@ func oracle(c cell) (accounts []string) {
 				break
 			}
 		}
-		if a := account(outcomes); !slices.Contains(accounts, a) {
-			accounts = append(accounts, a)
+		if !slices.ContainsFunc(all, func(o []outcome) bool { return slices.Equal(o, outcomes) }) {
+			all = append(all, outcomes)
 		}
 		if !ways.advance() {
-			return accounts
+			return all
 		}
 	}
 }
@@ -224,8 +224,9 @@ func (m *model) meets(onReused bool, o *outcome) meaning {
 	return m.means(m.cell)
 }
 
-// isWritten reports whether a lost request had been written, or a part of it: then the server may have processed it. In TLS 1.3 it
-// is a race, when the server ends the connection at the sight of the certificate: the client is about to write.
+// isWritten reports whether a lost request had been written, or a part of it: then the server may have processed it. In
+// TLS 1.3 it is a race, when the server ends the connection at the sight of the certificate: the client is about to
+// write.
 func (m *model) isWritten(met meaning) bool {
 	if met == lossAfter && m.tls == tls.VersionTLS13 && m.fault.perConnection && m.leg == legPOST {
 		return m.choose()

@@ -22,10 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-const (
-	payload    = "a payload of a few bytes"
-	strangerID = "22222222-3333-4444-5555-666666666666"
-)
+const payload = "a payload of a few bytes"
 
 // run is one cell on its way. Its cleanups run when the cell has ended.
 type run struct {
@@ -73,7 +70,7 @@ func runCell(t *testing.T, c *cell) {
 		}
 		r.f.clock.Advance(300 * time.Millisecond)
 	}
-	c.seen = account(outcomes) + r.complaints(outcomes)
+	c.seen, c.complaints = outcomes, r.complainAbout(outcomes)
 }
 
 // edit gives the credential what of this side of the wire can go wrong.
@@ -130,16 +127,12 @@ func (r *run) Key(context.Context) (mtls.Key, error) {
 func (r *run) plant() {
 	k, err := r.Key(r.Context())
 	require.NoError(r, err)
-	id := clientID
-	if r.fault.stranger {
-		id = strangerID
-	}
-	leaf, err := r.f.server.IssueCertificate(k.Public(), id)
+	leaf, err := r.f.server.IssueCertificate(k.Public(), clientID)
 	require.NoError(r, err)
 	r.f.store.put(alias, &mtls.Binding{
 		Certificate: tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: k, Leaf: leaf},
 		Endpoint:    r.f.server.TokenURL() + "/" + tenant,
-		ClientID:    id,
+		ClientID:    clientID,
 	})
 }
 

@@ -6,14 +6,16 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 )
 
-// The fault matrix: whatever can go wrong at the token endpoint and at a resource, on every kind of connection, at every kind of
-// request. What each cell must come to is worked out from the design alone (matrix_oracle_test.go), not from the code under test.
+// The fault matrix: whatever can go wrong at the token endpoint and at a resource, on every kind of connection, at
+// every kind of request. What each cell must come to is worked out from the design alone (matrix_oracle_test.go), not
+// from the code under test.
 
 // evidenceFile is the matrix as it was last found, in groups.
 const evidenceFile = "docs/evidence.md"
@@ -45,7 +47,7 @@ type often string
 const (
 	once   often = "once"
 	always often = "always" // whenever this certificate is presented; if the fault cannot tell certificates, always
-	every  often = "always, every certificate"
+	every  often = "every certificate"
 )
 
 // origin is where the binding comes from.
@@ -74,9 +76,10 @@ type cell struct {
 	often  often
 	origin origin
 
-	expected []string // accounts of its calls, any of which is right
-	seen     string
-	verdict  string
+	expected   [][]outcome // of its calls; any of them is right
+	seen       []outcome
+	complaints string // what is wrong besides
+	verdict    string
 }
 
 func (c cell) String() string {
@@ -127,16 +130,23 @@ func allFaults() []*fault {
 func TestMatrix(t *testing.T) {
 	var mu sync.Mutex
 	var cells []*cell
-	faults := allFaults()
+	faults, all := allFaults(), 0
+	for _, f := range faults {
+		all += len(f.cells())
+	}
+	require.GreaterOrEqual(t, all, 1500)
 	t.Run("faults", func(t *testing.T) {
 		for _, f := range faults {
 			t.Run(fmt.Sprintf("%s/%s %s", f.subject, f.name, f.at), func(t *testing.T) {
 				t.Parallel()
-				for _, c := range f.cells() {
+				for i, c := range f.cells() {
+					if i%stride != 0 {
+						continue
+					}
 					c.expected = oracle(*c)
 					runCell(t, c)
 					if c.judge(); c.verdict != right {
-						t.Errorf("%s: %s\nexpected: %s\nseen:     %s", c.verdict, c, c.expectation(), c.seen)
+						t.Errorf("%s: %s\nexpected: %s\nseen:     %s", c.verdict, c, c.expectation(), c.sight())
 					}
 					mu.Lock()
 					cells = append(cells, c)
@@ -145,10 +155,11 @@ func TestMatrix(t *testing.T) {
 			})
 		}
 	})
-	t.Log("\n" + report(faults, cells, true))
-	require.GreaterOrEqual(t, len(cells), 1500)
-	if t.Failed() && !*updateEvidence {
-		return // the file would say so, too
+	if testing.Verbose() {
+		fmt.Println(report(faults, cells, true))
+	}
+	if len(cells) < all || t.Failed() && !*updateEvidence {
+		return // a part of the matrix was asked for, or it has said what is wrong
 	}
 	table := report(faults, cells, false)
 	if *updateEvidence {
@@ -157,5 +168,6 @@ func TestMatrix(t *testing.T) {
 	}
 	committed, err := os.ReadFile(evidenceFile)
 	require.NoError(t, err)
-	require.Equal(t, string(committed), table, "%s is stale: run go test -run Matrix -update .", evidenceFile)
+	require.Equal(t, strings.ReplaceAll(string(committed), "\r\n", "\n"), table,
+		"%s is stale: run go test -run Matrix -update .", evidenceFile)
 }

@@ -30,7 +30,7 @@ func alertFaults() (faults []*fault) {
 	for _, number := range others {
 		add(number, imdstest.AtCertificate, func(c cell) meaning {
 			if number == 90 && c.tls == tls.VersionTLS13 {
-				return lossAfter // crypto/tls passes over user_canceled in TLS 1.3: what is left is the end of the connection
+				return lossAfter // crypto/tls passes over user_canceled in TLS 1.3: the end of the connection is left
 			}
 			return silent
 		})
