@@ -6,6 +6,7 @@ package flight
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -50,13 +51,14 @@ func (g *Group[K, V]) Start(key K, limit time.Duration, work func(context.Contex
 	g.join(key, limit, work, 0)
 }
 
-// CancelUnwanted cancels the flights that nobody waits for.
+// CancelUnwanted cancels the flights that nobody waits for. Who asks for the same from now on does not join them.
 func (g *Group[K, V]) CancelUnwanted() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for _, f := range g.flights {
+	for key, f := range g.flights {
 		if f.waiting == 0 {
 			f.cancel()
+			delete(g.flights, key)
 		}
 	}
 }
@@ -75,14 +77,25 @@ func (g *Group[K, V]) join(key K, limit time.Duration, work func(context.Context
 	}
 	g.flights[key] = f
 	go func() {
+		defer g.land(key, f)
+		f.err = errBrokenOff
 		f.value, f.err = guarded(ctx, work)
-		cancel()
-		g.mu.Lock()
-		delete(g.flights, key)
-		g.mu.Unlock()
-		close(f.landed)
 	}()
 	return f
+}
+
+// errBrokenOff is the result of work that ended its goroutine (runtime.Goexit, as a test's FailNow does) and so returned none.
+var errBrokenOff = errors.New("the work ended its goroutine")
+
+// land gives the result to those who wait. Who asks from now on has the work run anew.
+func (g *Group[K, V]) land(key K, f *flight[V]) {
+	f.cancel()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.flights[key] == f { // it was cancelled otherwise, and another may have taken its place
+		delete(g.flights, key)
+	}
+	close(f.landed)
 }
 
 func (g *Group[K, V]) leave(f *flight[V]) {
