@@ -10,6 +10,7 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
+	"github.com/azmtls/azmtls/internal/failure"
 )
 
 // Error is an error answer of the token endpoint. It unwraps to the *azcore.ResponseError.
@@ -49,30 +50,40 @@ func Read(resp *http.Response) *Error {
 	response := &azcore.ResponseError{StatusCode: resp.StatusCode, RawResponse: resp}
 	e := &Error{StatusCode: resp.StatusCode, response: response}
 	var answer struct {
-		Error         string          `json:"error"`
-		Description   string          `json:"error_description"`
-		Codes         []json.Number   `json:"error_codes"`
-		CorrelationID string          `json:"correlation_id"`
-		Claims        json.RawMessage `json:"claims"`
+		Error         string            `json:"error"`
+		Description   string            `json:"error_description"`
+		Codes         []json.RawMessage `json:"error_codes"`
+		CorrelationID string            `json:"correlation_id"`
+		Claims        json.RawMessage   `json:"claims"`
 	}
 	body, err := runtime.Payload(resp)
-	if err != nil || json.Unmarshal(body, &answer) != nil {
+	if err != nil {
+		return e
+	}
+	// A member of another type than is expected of it is left out. It does not cost the others, which may refuse the binding.
+	if err := json.Unmarshal(body, &answer); err != nil && !failure.Is[*json.UnmarshalTypeError](err) {
 		return e
 	}
 	e.Code, response.ErrorCode, e.CorrelationID = answer.Error, answer.Error, answer.CorrelationID
-	e.Claims = len(answer.Claims) > 0
+	e.Claims = !slices.Contains([]string{"", "null", `""`}, string(answer.Claims))
 	e.Description, _, _ = strings.Cut(answer.Description, " Trace ID:")
 	e.Description, _, _ = strings.Cut(e.Description, "\n")
 	e.Description = strings.TrimSpace(e.Description)
 	if code, _, found := strings.Cut(answer.Description, ":"); found && isAADSTS(code) {
 		e.AADSTS = append(e.AADSTS, code)
 	}
-	for _, code := range answer.Codes {
-		if code := "AADSTS" + code.String(); isAADSTS(code) && !slices.Contains(e.AADSTS, code) {
+	for _, item := range answer.Codes {
+		if code := itemCode(item); isAADSTS(code) && !slices.Contains(e.AADSTS, code) {
 			e.AADSTS = append(e.AADSTS, code)
 		}
 	}
 	return e
+}
+
+// itemCode returns the code of an item of error_codes: a number, or a string of it, with or without "AADSTS" before it. What it
+// returns of any other item is no code.
+func itemCode(item json.RawMessage) string {
+	return "AADSTS" + strings.TrimPrefix(strings.Trim(string(item), `"`), "AADSTS")
 }
 
 // isAADSTS reports whether s is "AADSTS" and digits, nothing else.
