@@ -52,28 +52,25 @@ func ParseToken(resp *http.Response, asked string, now time.Time) (Token, error)
 	return Token{Value: answer.AccessToken, ExpiresOn: now.Add(lifetime), RefreshOn: now.Add(refresh)}, nil
 }
 
-// number is a count of seconds that Entra writes as a JSON number, and some deployments as a string.
-type number int64
+// number is a count of seconds that Entra writes as a JSON number, and some deployments as a string. What is neither counts as
+// absent: a refresh_in that makes no sense is no reason to throw a token away.
+type number float64
 
 func (n *number) UnmarshalJSON(data []byte) error {
-	if string(data) == "null" {
-		return nil
+	var value json.Number // takes strings as well
+	if json.Unmarshal(data, &value) == nil {
+		seconds, _ := value.Float64() // infinite if it is too large
+		*n = number(seconds)
 	}
-	var value json.Number
-	if err := json.Unmarshal([]byte(strings.Trim(string(data), `"`)), &value); err != nil {
-		return err
-	}
-	seconds, err := value.Int64()
-	*n = number(seconds)
-	return err
+	return nil
 }
 
 // maxLifetime bounds what a nonsensical expires_in can do to time arithmetic.
 const maxLifetime = 365 * 24 * time.Hour
 
 func (n number) seconds() time.Duration {
-	if int64(n) > int64(maxLifetime/time.Second) {
+	if float64(n) > maxLifetime.Seconds() {
 		return maxLifetime
 	}
-	return time.Duration(n) * time.Second
+	return time.Duration(float64(n) * float64(time.Second))
 }
