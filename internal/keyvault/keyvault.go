@@ -18,9 +18,10 @@ var hosts = []string{
 	".vault.azure.cn", ".managedhsm.azure.cn",
 }
 
-// IsHost reports whether a host is one of the service, which wants the Header.
+// IsHost reports whether a host is one of the service, which wants the Header. A trailing dot makes no difference.
 func IsHost(host string) bool {
-	return slices.ContainsFunc(hosts, func(domain string) bool { return strings.HasSuffix(strings.ToLower(host), domain) })
+	host = strings.TrimSuffix(strings.ToLower(host), ".")
+	return slices.ContainsFunc(hosts, func(domain string) bool { return strings.HasSuffix(host, domain) })
 }
 
 // mismatch is the code by which the service says that the certificate is not the one that the token is bound to.
