@@ -15,18 +15,19 @@ var noon = time.Date(2026, 9, 1, 12, 0, 0, 0, time.UTC)
 // The age of something is the longer of what both clocks say: neither a wall clock that is set nor a sleep that one of them does
 // not count makes it seem younger than it is.
 func TestSince(t *testing.T) {
+	hour := time.Hour
+	pass := (*clock.Fake).Advance
+	set := func(f *clock.Fake, at time.Duration) { f.SetWall(noon.Add(at)) }
 	for name, test := range map[string]struct {
 		pass func(*clock.Fake)
 		want time.Duration
 	}{
-		"nothing passed":                 {func(*clock.Fake) {}, 0},
-		"time passed, awake or asleep":   {func(f *clock.Fake) { f.Advance(time.Hour) }, time.Hour},
-		"the wall clock was set back":    {func(f *clock.Fake) { f.Advance(time.Hour); f.SetWall(noon.Add(-9 * time.Hour)) }, time.Hour},
-		"the wall clock stepped forward": {func(f *clock.Fake) { f.Advance(time.Hour); f.SetWall(noon.Add(9 * time.Hour)) }, 9 * time.Hour},
-		"a sleep that boot time left out": {func(f *clock.Fake) {
-			f.SetWall(noon.Add(3 * time.Hour))
-		}, 3 * time.Hour},
-		"set back, and then a long time": {func(f *clock.Fake) { f.SetWall(noon.Add(-time.Hour)); f.Advance(3 * time.Hour) }, 3 * time.Hour},
+		"nothing passed":                  {func(*clock.Fake) {}, 0},
+		"time passed, awake or asleep":    {func(f *clock.Fake) { pass(f, hour) }, hour},
+		"the wall clock was set back":     {func(f *clock.Fake) { pass(f, hour); set(f, -9*hour) }, hour},
+		"set back, and then a long time":  {func(f *clock.Fake) { set(f, -hour); pass(f, 3*hour) }, 3 * hour},
+		"the wall clock stepped forward":  {func(f *clock.Fake) { pass(f, hour); set(f, 9*hour) }, 9 * hour},
+		"a sleep that boot time left out": {func(f *clock.Fake) { set(f, 3*hour) }, 3 * hour},
 	} {
 		t.Run(name, func(t *testing.T) {
 			fake := clock.NewFake(noon)

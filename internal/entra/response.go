@@ -75,5 +75,5 @@ func (s seconds) duration() time.Duration {
 	if s > seconds(maxLifetime/time.Second) {
 		return maxLifetime
 	}
-	return time.Duration(s) * time.Second
+	return time.Duration(float64(s) * float64(time.Second))
 }

@@ -84,7 +84,7 @@ func TestManyAskAndOneWorks(t *testing.T) {
 				}
 				synctest.Wait()
 				require.EqualValues(t, 1, runs.Load())
-				other, err := g.Do(t.Context(), "another key", limit, func(context.Context) (int, error) { return 7, nil })
+				other, err := g.Do(t.Context(), "another", limit, func(context.Context) (int, error) { return 7, nil })
 				require.NoError(t, err)
 				require.Equal(t, 7, other, "another key does not wait")
 				close(release)
@@ -226,7 +226,9 @@ func TestEachAskAfterTheLandingRunsAnew(t *testing.T) {
 	bubble(t, func(t *testing.T, g *flight.Group[string, int]) {
 		failure := errors.New("IMDS is ill")
 		for _, want := range []result{{1, nil}, {0, failure}, {3, nil}} {
-			value, err := g.Do(t.Context(), "key", limit, func(context.Context) (int, error) { return want.value, want.err })
+			value, err := g.Do(t.Context(), "key", limit, func(context.Context) (int, error) {
+				return want.value, want.err
+			})
 			require.Equal(t, want, result{value, err})
 		}
 	})

@@ -15,7 +15,8 @@ import (
 
 // A template keeps its settings, and what is done to the clone is not done to it: the template is the user's.
 func TestCloneOfTheUsers(t *testing.T) {
-	users := &http.Transport{IdleConnTimeout: time.Hour, MaxIdleConns: 7, TLSClientConfig: &tls.Config{ServerName: "users"}}
+	config := &tls.Config{ServerName: "users"}
+	users := &http.Transport{IdleConnTimeout: time.Hour, MaxIdleConns: 7, TLSClientConfig: config}
 	clone := template.Clone(users)
 	require.Equal(t, time.Hour, clone.IdleConnTimeout)
 	require.Equal(t, 7, clone.MaxIdleConns)
@@ -59,28 +60,30 @@ func TestCloneOfNilWhereTheDefaultWasReplaced(t *testing.T) {
 
 // What would present another certificate than the binding's, or none, is refused with what to do about it.
 func TestCheck(t *testing.T) {
+	with := func(config *tls.Config) *http.Transport { return &http.Transport{TLSClientConfig: config} }
 	dial := func(context.Context, string, string) (net.Conn, error) { return nil, net.ErrClosed }
+	useful := with(&tls.Config{MinVersion: tls.VersionTLS13, MaxVersion: tls.VersionTLS13, ServerName: "host"})
+	useful.DialContext, useful.Proxy = dial, http.ProxyURL(&url.URL{Scheme: "http", Host: "proxy"})
+	dialsTLS, dialsTLSOfOld := with(&tls.Config{}), with(&tls.Config{})
+	dialsTLS.DialTLSContext = dial
+	//lint:ignore SA1019 who set the deprecated dialer must learn of it as well
+	dialsTLSOfOld.DialTLS = func(string, string) (net.Conn, error) { return nil, net.ErrClosed }
+	given := func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return nil, net.ErrClosed }
 	for name, test := range map[string]struct {
 		template *http.Transport
 		says     string
 	}{
-		"nil":               {nil, ""},
-		"clone of defaults": {template.Clone(nil), ""},
-		"empty TLS config":  {&http.Transport{TLSClientConfig: &tls.Config{}}, ""},
-		"all that is of use": {&http.Transport{
-			TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS13, MaxVersion: tls.VersionTLS13, ServerName: "host"},
-			DialContext:     dial,
-			Proxy:           http.ProxyURL(&url.URL{Scheme: "http", Host: "proxy"}),
-		}, ""},
-		"TLS 1.2 at most":  {&http.Transport{TLSClientConfig: &tls.Config{MaxVersion: tls.VersionTLS12}}, ""},
-		"TLS 1.1 at most":  {&http.Transport{TLSClientConfig: &tls.Config{MaxVersion: tls.VersionTLS11}}, "raise TLSClientConfig.MaxVersion"},
-		"no TLS config":    {&http.Transport{}, "no TLSClientConfig"},
-		"dials TLS":        {&http.Transport{TLSClientConfig: &tls.Config{}, DialTLSContext: dial}, "DialTLSContext"},
-		"dials TLS of old": {&http.Transport{TLSClientConfig: &tls.Config{}, DialTLS: func(string, string) (net.Conn, error) { return nil, net.ErrClosed }}, "DialContext instead"},
-		"own certificate":  {&http.Transport{TLSClientConfig: &tls.Config{Certificates: []tls.Certificate{{}}}}, "client certificate of its own"},
-		"certificate by callback": {&http.Transport{TLSClientConfig: &tls.Config{
-			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return nil, net.ErrClosed },
-		}}, "client certificate of its own"},
+		"nil":                     {nil, ""},
+		"clone of defaults":       {template.Clone(nil), ""},
+		"empty TLS config":        {with(&tls.Config{}), ""},
+		"all that is of use":      {useful, ""},
+		"TLS 1.2 at most":         {with(&tls.Config{MaxVersion: tls.VersionTLS12}), ""},
+		"TLS 1.1 at most":         {with(&tls.Config{MaxVersion: tls.VersionTLS11}), "raise TLSClientConfig"},
+		"no TLS config":           {&http.Transport{}, "no TLSClientConfig"},
+		"dials TLS":               {dialsTLS, "DialContext instead"},
+		"dials TLS of old":        {dialsTLSOfOld, "DialContext instead"},
+		"own certificate":         {with(&tls.Config{Certificates: []tls.Certificate{{}}}), "certificate of its own"},
+		"certificate by callback": {with(&tls.Config{GetClientCertificate: given}), "certificate of its own"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := template.Check(test.template)
