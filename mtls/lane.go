@@ -48,16 +48,16 @@ func (t *Transport) laneOf(h *host) *lane {
 	return &t.ordinary
 }
 
-// mayAskLate reports that the host may ask for the certificate late, for all that is known, and that the template leaves it TLS 1.2
-// to do so.
+// mayAskLate reports that the host may ask for the certificate late, for all that is known, and that the template
+// leaves it TLS 1.2 to do so.
 func (t *Transport) mayAskLate(h *host) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.lane != laneUsual && t.ordinary.pooled.TLSClientConfig.MinVersion <= tls.VersionTLS12
 }
 
-// changeLane notes what an attempt showed of when the host asks, and reports whether the request is to go over the other lane. Many
-// attempts may be under way: the first one to know decides, and the others follow.
+// changeLane notes what an attempt showed of when the host asks, and reports whether the request is to go over the
+// other lane. Many attempts may be under way: the first one to know decides, and the others follow.
 func (h *host) changeLane(name string, a *attempt, f *facts) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
