@@ -25,8 +25,8 @@ func (fallback) GetToken(context.Context, policy.TokenRequestOptions) (azcore.Ac
 	return azcore.AccessToken{Token: "fallback", ExpiresOn: time.Now().Add(time.Hour)}, nil
 }
 
-// Where there is no IMDS v2, a chain goes on, and soon: at once where something says so, and after 4 seconds of silence. A machine
-// without IMDS waits that long at every start.
+// Where there is no IMDS v2, a chain goes on, and soon: at once where something says so, and after 4 seconds of
+// silence. A machine without IMDS waits that long at every start.
 func TestChainMovesOn(t *testing.T) {
 	silent, err := net.Listen("tcp", "127.0.0.1:0") // accepts into its backlog, never answers
 	require.NoError(t, err)
