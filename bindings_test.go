@@ -77,21 +77,24 @@ type softKey struct{ *ecdsa.PrivateKey }
 
 func (softKey) Strength() mtls.BindingStrength { return mtls.StrengthSoftware }
 
-// The connections of bindings that serve no more are forgotten and closed, however a binding ended: by its time, by a refusal at this
-// credential, or by one at another credential that shares it.
+// The connections of bindings that serve no more are forgotten and closed, however a binding ended: by its time, by a
+// refusal at this credential, or by one at another credential that shares it.
 func TestConnectionsOfBindingsThatAreGone(t *testing.T) {
 	for name, test := range map[string]struct {
 		end  func(t *testing.T, b *bindings, now *clock.Fake, gone *mtls.Binding)
 		kept int
 	}{
-		"expired": {func(_ *testing.T, _ *bindings, now *clock.Fake, _ *mtls.Binding) { now.Advance(8 * 24 * time.Hour) }, maxConnections},
+		"expired": {func(_ *testing.T, _ *bindings, now *clock.Fake, _ *mtls.Binding) {
+			now.Advance(8 * 24 * time.Hour)
+		}, maxConnections},
 		"refused": {func(t *testing.T, b *bindings, now *clock.Fake, gone *mtls.Binding) {
 			require.True(t, b.rejected(t.Context(), &mtls.Refusal{Binding: gone, Host: "entra.example", Err: io.EOF}))
 			require.NotContains(t, b.connections, gone, "forgotten at once")
 			now.Advance(time.Hour)
 		}, 1},
 		"refused at another credential": {func(t *testing.T, b *bindings, now *clock.Fake, gone *mtls.Binding) {
-			require.True(t, b.cache.RemoveBadCert(t.Context(), b.source, &mtls.Refusal{Binding: gone, Host: "entra.example", Err: io.EOF}))
+			refusal := &mtls.Refusal{Binding: gone, Host: "entra.example", Err: io.EOF}
+			require.True(t, b.cache.RemoveBadCert(t.Context(), b.source, refusal))
 			now.Advance(time.Hour)
 		}, 1},
 	} {

@@ -2,7 +2,6 @@ package azmtls_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -13,12 +12,17 @@ import (
 
 	"github.com/azmtls/azmtls"
 	"github.com/azmtls/azmtls/imdstest"
-	"github.com/azmtls/azmtls/mtls"
 	"github.com/stretchr/testify/require"
 )
 
-// asked is the lifetime of tokens that are so short-lived that they are not cached: every call asks Entra.
+// asked is the lifetime of tokens that are gone after two minutes: whoever asks then has Entra asked.
 const asked = 100 * time.Second
+
+// invalidClient and stale are how Entra refuses a binding.
+var (
+	invalidClient = imdstest.EntraError{OAuth: "invalid_client", AADSTS: "AADSTS700027"}
+	stale         = imdstest.EntraError{OAuth: "invalid_request", AADSTS: "AADSTS1000901"}
+)
 
 // nginxRefuses is how nginx refuses a client certificate.
 var nginxRefuses = imdstest.Respond{
@@ -32,8 +36,8 @@ var vaultRefuses = imdstest.Respond{
 	Body: `{"error":{"code":"Unauthorized","innererror":{"code":"MtlsCnfClaimRequestDataValidationFailed"}}}`,
 }
 
-// alternately has a fault strike the second call, the fourth, and so on. Each copy strikes once, and sees only the calls that no
-// earlier one struck.
+// alternately has a fault strike the second call, the fourth, and so on. Each copy strikes once, and sees only the
+// calls that no earlier one struck.
 func alternately(server *imdstest.Server, fault imdstest.Fault) {
 	fault.Times = 1
 	for fault.Skip = 1; fault.Skip <= 200; fault.Skip++ {
@@ -56,21 +60,19 @@ func burst(n int, call func(n int) error) (failed int) {
 	return int(failures.Load())
 }
 
-// A peer that refuses every second request succeeds half of the time. That must not make a mint of every other call, nor fail more
-// calls than the peer does: the binding at hand goes on being used.
+// A peer that refuses every second request succeeds half of the time. That must not make a mint of every other call,
+// nor fail more calls than the peer does: the binding at hand goes on being used.
 func TestEverySecondRequestIsRefused(t *testing.T) {
-	entra := imdstest.Fault{Endpoint: imdstest.Token, Do: imdstest.EntraError{OAuth: "invalid_client", AADSTS: "AADSTS700027"}}
-	stale := imdstest.Fault{Endpoint: imdstest.Token, Do: imdstest.EntraError{OAuth: "invalid_request", AADSTS: "AADSTS1000901"}}
-	nginx := imdstest.Fault{Endpoint: imdstest.Resource, Do: nginxRefuses}
 	for name, test := range map[string]struct {
 		fault    imdstest.Fault
 		duration time.Duration
 	}{
-		"Entra: invalid_client": {entra, 8 * time.Second},
-		"Entra: AADSTS1000901":  {stale, 8 * time.Second},
-		"nginx":                 {nginx, 6 * time.Second},
+		"Entra: invalid_client": {imdstest.Fault{Endpoint: imdstest.Token, Do: invalidClient}, 8 * time.Second},
+		"Entra: AADSTS1000901":  {imdstest.Fault{Endpoint: imdstest.Token, Do: stale}, 8 * time.Second},
+		"nginx":                 {imdstest.Fault{Endpoint: imdstest.Resource, Do: nginxRefuses}, 6 * time.Second},
 	} {
-		for atOnce, most := range map[int]int{1: 55, 10: 65} { // percent that fail; a burst that meets a kept binding fails whole
+		// The most that fail, in percent: a burst that meets a binding nobody has accepted fails whole.
+		for atOnce, most := range map[int]int{1: 55, 10: 65} {
 			t.Run(fmt.Sprintf("%s, %d at a time", name, atOnce), func(t *testing.T) {
 				t.Parallel()
 				f := newFixture(t, imdstest.Options{TokenLifetime: asked, ResourceHandler: echo}, nil)
@@ -104,15 +106,13 @@ func TestEverySecondRequestIsRefused(t *testing.T) {
 	}
 }
 
-// Entra refuses every binding for ten minutes, while ten calls come in a second. Mints become rare, and so do requests: the binding at hand,
-// which nobody has accepted, is tried once a second, and the calls in between cost nothing.
+// Entra refuses every binding for ten minutes, while ten calls come in a second. Mints become rare, and so do requests:
+// the binding at hand, which nobody has accepted, is tried once a second, and the calls in between cost nothing.
 func TestEveryBindingIsRefused(t *testing.T) {
 	f := newFixture(t, imdstest.Options{}, nil)
-	remove := f.server.Inject(imdstest.Fault{
-		Endpoint: imdstest.Token, Do: imdstest.EntraError{OAuth: "invalid_client", AADSTS: "AADSTS700027"},
-	})
+	remove := f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Do: invalidClient})
 	for range 10 * 60 * 10 {
-		_, err := f.token(vault)
+		_, err := f.asks(vault)
 		require.ErrorContains(t, err, "AADSTS700027")
 		f.clock.Advance(100 * time.Millisecond)
 	}
@@ -122,7 +122,7 @@ func TestEveryBindingIsRefused(t *testing.T) {
 	require.GreaterOrEqual(t, f.server.Counts().Token, 10*60/2)
 	remove()
 	f.clock.Advance(time.Second)
-	_, err := f.token(vault)
+	_, err := f.asks(vault)
 	require.NoError(t, err, "there is no lock-out")
 }
 
@@ -154,14 +154,15 @@ func TestManyHostsRefuseOnce(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var f *fixture
 			var refused sync.Map
-			f = newFixture(t, imdstest.Options{ResourceHandler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			refusing := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if _, again := refused.LoadOrStore(r.Host, true); again {
 					return
 				}
 				w.Header().Set("Content-Type", test.refusal.Header.Get("Content-Type"))
 				w.WriteHeader(test.refusal.Status)
 				_, _ = w.Write([]byte(test.refusal.Body))
-			})}, hosts(&f))
+			})
+			f = newFixture(t, imdstest.Options{ResourceHandler: refusing}, hosts(&f))
 			client := f.bound()
 			for n := range 40 {
 				url := "https://" + fmt.Sprintf(test.host, 1000+n)
@@ -184,66 +185,6 @@ func TestManyHostsRefuseOnce(t *testing.T) {
 			require.NoError(t, err, "the resources have not spent what Entra's word needs")
 			require.Equal(t, minted+1, f.server.Counts().Issued)
 			f.noRejections()
-		})
-	}
-}
-
-// A key that signs no more is evicted at once, budget or not: the binding is worth nothing. Its mint waits for a unit, and callers get
-// the cause at once until then.
-func TestDeadKeyWhileTheBudgetIsSpent(t *testing.T) {
-	for _, where := range []imdstest.Endpoint{imdstest.Token, imdstest.Resource} {
-		t.Run(string(where), func(t *testing.T) {
-			options := imdstest.Options{ResourceHandler: echo}
-			if where == imdstest.Token {
-				options.TokenLifetime = asked
-			}
-			f := newFixture(t, options, nil)
-			var dead atomic.Bool
-			f.keys.broken = func() error {
-				if dead.Load() {
-					return errors.New("NTE_BAD_KEYSET")
-				}
-				return nil
-			}
-			f.server.Inject(imdstest.Fault{
-				Endpoint: imdstest.Token, Do: imdstest.EntraError{OAuth: "invalid_client", AADSTS: "AADSTS700027"}, Skip: 1, Times: 1,
-			})
-			client := f.bound()
-			call := func() error {
-				if where == imdstest.Token {
-					_, err := f.asks(vault)
-					return err
-				}
-				_, _, err := send(t.Context(), client, http.MethodGet, f.server.ResourceURL(), "")
-				return err
-			}
-			require.NoError(t, call())
-			_, err := f.asks(storage)
-			require.NoError(t, err)
-			require.Equal(t, 2, f.server.Counts().Issued, "the unit is spent")
-			require.Equal(t, 1, f.store.evicted())
-			require.NoError(t, call())
-
-			require.NoError(t, f.cred.Close())
-			dead.Store(true)
-			f.keys.broken = nil
-			require.ErrorContains(t, call(), "NTE_BAD_KEYSET")
-			require.Equal(t, 2, f.store.evicted(), "evicted at once")
-			require.Nil(t, f.store.get(alias))
-			requests := f.server.Counts().Token
-			for range 100 {
-				_, err := f.asks(vault)
-				require.ErrorContains(t, err, "NTE_BAD_KEYSET")
-				var refusal *mtls.Refusal
-				require.ErrorAs(t, err, &refusal)
-			}
-			require.Equal(t, 2, f.server.Counts().Issued, "the mint waits for a unit")
-			require.Equal(t, requests, f.server.Counts().Token)
-
-			f.clock.Advance(1200 * time.Millisecond)
-			require.NoError(t, call())
-			require.Equal(t, 3, f.server.Counts().Issued)
-			require.Equal(t, 2, f.store.evicted())
 		})
 	}
 }

@@ -145,7 +145,8 @@ func TestBoundClientHeals(t *testing.T) {
 	}
 }
 
-// What says nothing of the binding costs nothing: the caller gets what there is to be had, an answer, or an error of the network.
+// What says nothing of the binding costs nothing: the caller gets what there is to be had, an answer, or an error of
+// the network.
 func TestBoundClientDoesNotHeal(t *testing.T) {
 	once := func(at imdstest.Stage, action imdstest.Action) imdstest.Fault {
 		return imdstest.Fault{At: at, Do: action, Times: 1}
@@ -162,8 +163,8 @@ func TestBoundClientDoesNotHeal(t *testing.T) {
 		"one reset before it":    {once(imdstest.AtHello, imdstest.Reset{}), works, 1},
 		"resets before it":       {imdstest.Fault{At: imdstest.AtHello, Do: imdstest.Reset{}}, fails, 0},
 		"reset in the body":      {imdstest.Fault{At: imdstest.AtBody, Do: imdstest.Reset{}}, fails, 1},
-		"400 of its own":         {imdstest.Fault{Do: imdstest.Respond{Status: 400, Body: "bad request"}}, "bad request", 1},
-		"401 of its own":         {imdstest.Fault{Do: imdstest.Respond{Status: 401, Body: "who are you?"}}, "who are you?", 1},
+		"400 of its own":         {imdstest.Fault{Do: imdstest.Respond{Status: 400, Body: "bad"}}, "bad", 1},
+		"401 of its own":         {imdstest.Fault{Do: imdstest.Respond{Status: 401, Body: "who?"}}, "who?", 1},
 		"503":                    {imdstest.Fault{Do: imdstest.Respond{Status: 503, Body: "ill"}}, "ill", 1},
 		"no cert seen": {imdstest.Fault{Do: imdstest.Respond{
 			Status: 400, Header: http.Header{"Content-Type": {"text/html"}},

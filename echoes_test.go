@@ -12,49 +12,49 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Services echo what their users wrote. The words by which a server refuses a certificate count in their own place only: elsewhere
-// anyone could have a binding evicted by a request.
+// Services echo what their users wrote. The words by which a server refuses a certificate count in their own place
+// only: elsewhere anyone could have a binding evicted by a request.
 func TestEchoedWordsAreNoRefusal(t *testing.T) {
-	const nginx, keyVault = "400 The SSL certificate error", "MtlsCnfClaimRequestDataValidationFailed"
+	const nginx, code = "400 The SSL certificate error", "MtlsCnfClaimRequestDataValidationFailed"
 	title := "<html>\r\n<head><title>" + nginx + "</title></head>\r\n<body></body></html>"
 	quoted := func(s string) string { out, _ := json.Marshal(s); return string(out) } // a string always encodes
-	const jsonType, htmlType = "application/json", "text/html"
+	html, text := http.Header{"Content-Type": {"text/html"}}, http.Header{"Content-Type": {"text/plain"}}
 	for name, answer := range map[string]imdstest.Respond{
-		"nginx's words in JSON":            {Status: 400, Body: `{"error":{"code":"BadRequest","message":` + quoted(nginx) + `}}`},
+		"nginx's words in JSON":            {Status: 400, Body: `{"error":{"message":` + quoted(nginx) + `}}`},
 		"nginx's page in JSON":             {Status: 400, Body: `{"error":{"message":` + quoted(title) + `}}`},
 		"nginx's page, all of it, as JSON": {Status: 400, Body: title},
-		"nginx's page as plain text":       {Status: 400, Header: http.Header{"Content-Type": {"text/plain"}}, Body: title},
-		"nginx's page as 401":              {Status: 401, Header: http.Header{"Content-Type": {htmlType}}, Body: title},
-		"nginx's page as 403":              {Status: 403, Header: http.Header{"Content-Type": {htmlType}}, Body: title},
-		"nginx's page as 200":              {Status: 200, Header: http.Header{"Content-Type": {htmlType}}, Body: title},
+		"nginx's page as plain text":       {Status: 400, Header: text, Body: title},
+		"nginx's page as 401":              {Status: 401, Header: html, Body: title},
+		"nginx's page as 403":              {Status: 403, Header: html, Body: title},
+		"nginx's page as 200":              {Status: 200, Header: html, Body: title},
 		"another page with its words": {
-			Status: 400, Header: http.Header{"Content-Type": {htmlType}},
+			Status: 400, Header: html,
 			Body: "<html><head><title>No such page</title></head><body>" + title + "</body></html>",
 		},
 		"a page whose title goes on": {
-			Status: 400, Header: http.Header{"Content-Type": {htmlType}},
+			Status: 400, Header: html,
 			Body: "<html><head><title>" + nginx + " of yours</title></head></html>",
 		},
 		"a page whose title begins elsewhere": {
-			Status: 400, Header: http.Header{"Content-Type": {htmlType}},
+			Status: 400, Header: html,
 			Body: "<html><head><title>You asked for " + nginx + "</title></head></html>",
 		},
 		"a comment before its page": {
-			Status: 400, Header: http.Header{"Content-Type": {htmlType}}, Body: "<!-- you said: -->" + title,
+			Status: 400, Header: html, Body: "<!-- you said: -->" + title,
 		},
-		"Key Vault's code in the message": {Status: 401, Body: `{"error":{"code":"Unauthorized","message":"` + keyVault + `"}}`},
-		"Key Vault's code within another": {Status: 401, Body: `{"error":{"code":"Secret` + keyVault + `"}}`},
-		"Key Vault's code and more":       {Status: 401, Body: `{"error":{"code":"` + keyVault + `: my secret"}}`},
-		"Key Vault's code as a name":      {Status: 401, Body: `{"error":{"` + keyVault + `":{"code":"Unauthorized"}}}`},
-		"Key Vault's code in a target":    {Status: 401, Body: `{"error":{"code":"A","target":{"code":"` + keyVault + `"}}}`},
-		"Key Vault's code in a list":      {Status: 401, Body: `{"error":{"code":"A","details":[{"code":"` + keyVault + `"}]}}`},
-		"Key Vault's code at the top":     {Status: 401, Body: `{"code":"` + keyVault + `","innererror":{"code":"` + keyVault + `"}}`},
-		"Key Vault's code as 400":         {Status: 400, Body: vaultRefuses.Body},
-		"Key Vault's code as 403":         {Status: 403, Body: vaultRefuses.Body},
-		"Key Vault's code as plain text":  {Status: 401, Header: http.Header{"Content-Type": {"text/plain"}}, Body: vaultRefuses.Body},
+		"its code in the message": {Status: 401, Body: `{"error":{"code":"Unauthorized","message":"` + code + `"}}`},
+		"its code within another": {Status: 401, Body: `{"error":{"code":"Secret` + code + `"}}`},
+		"its code and more":       {Status: 401, Body: `{"error":{"code":"` + code + `: my secret"}}`},
+		"its code as a name":      {Status: 401, Body: `{"error":{"` + code + `":{"code":"Unauthorized"}}}`},
+		"its code in a target":    {Status: 401, Body: `{"error":{"code":"A","target":{"code":"` + code + `"}}}`},
+		"its code in a list":      {Status: 401, Body: `{"error":{"code":"A","details":[{"code":"` + code + `"}]}}`},
+		"its code at the top":     {Status: 401, Body: `{"code":"` + code + `","innererror":{"code":"` + code + `"}}`},
+		"its code as 400":         {Status: 400, Body: vaultRefuses.Body},
+		"its code as 403":         {Status: 403, Body: vaultRefuses.Body},
+		"its code as plain text":  {Status: 401, Header: text, Body: vaultRefuses.Body},
 	} {
 		if answer.Header == nil {
-			answer.Header = http.Header{"Content-Type": {jsonType}}
+			answer.Header = http.Header{"Content-Type": {"application/json"}}
 		}
 		for _, method := range []string{http.MethodGet, http.MethodPost} {
 			t.Run(method+"/"+name, func(t *testing.T) {
@@ -77,7 +77,8 @@ func TestEchoedWordsAreNoRefusal(t *testing.T) {
 	}
 }
 
-// Key Vault looks at the certificate only of a request that asks it to. Another service's answer with its code means nothing.
+// Key Vault looks at the certificate only of a request that asks it to. Another service's answer with its code means
+// nothing.
 func TestKeyVaultsCodeWithoutItsHeader(t *testing.T) {
 	f := newFixture(t, imdstest.Options{}, nil)
 	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Resource, Do: vaultRefuses})
@@ -98,7 +99,7 @@ func TestEchoesOfTheTokenEndpoint(t *testing.T) {
 	}
 	for name, answer := range map[string]imdstest.Respond{
 		"nginx's page":            nginxRefuses,
-		"Key Vault's code":        vaultRefuses,
+		"its code":                vaultRefuses,
 		"a code in the text":      entra("invalid_request", "AADSTS900144: the scope 'AADSTS1000901: x' is not one."),
 		"an error in the text":    entra("invalid_request", "AADSTS900144: the scope 'invalid_client' is not one."),
 		"a code within another":   entra("invalid_request", "AADSTS10009010: of something else."),

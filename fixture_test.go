@@ -8,11 +8,13 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/log"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/azmtls/azmtls"
 	"github.com/azmtls/azmtls/imdstest"
@@ -212,4 +214,23 @@ func (k *key) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byt
 		}
 	}
 	return k.PrivateKey.Sign(rand, digest, opts)
+}
+
+// logged counts the lines of the log that hold a text, until the test ends.
+func logged(t *testing.T, text string) (count func() int) {
+	var mu sync.Mutex
+	n := 0
+	log.SetListener(func(_ log.Event, line string) {
+		mu.Lock()
+		defer mu.Unlock()
+		if strings.Contains(line, text) {
+			n++
+		}
+	})
+	t.Cleanup(func() { log.SetListener(nil) })
+	return func() int {
+		mu.Lock()
+		defer mu.Unlock()
+		return n
+	}
 }

@@ -6,11 +6,9 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore/log"
 	"github.com/azmtls/azmtls"
 	"github.com/azmtls/azmtls/imdstest"
 	"github.com/stretchr/testify/require"
@@ -29,25 +27,6 @@ func (f *fixture) scheme(scope string) (string, error) {
 	}
 	body, err := io.ReadAll(resp.Body)
 	return strings.TrimSpace(string(body)), errors.Join(err, resp.Body.Close())
-}
-
-// logged counts the lines of the log that hold a text, until the test ends.
-func logged(t *testing.T, text string) (count func() int) {
-	var mu sync.Mutex
-	n := 0
-	log.SetListener(func(_ log.Event, line string) {
-		mu.Lock()
-		defer mu.Unlock()
-		if strings.Contains(line, text) {
-			n++
-		}
-	})
-	t.Cleanup(func() { log.SetListener(nil) })
-	return func() int {
-		mu.Lock()
-		defer mu.Unlock()
-		return n
-	}
 }
 
 // grantable are answers to a request for a bound token after which a bearer token may be had.
@@ -125,10 +104,14 @@ func TestNeitherIsGranted(t *testing.T) {
 
 // That Entra could not be reached for the bearer token says nothing: it is tried again.
 func TestBearerRequestThatIsLostIsNotRemembered(t *testing.T) {
-	f := newFixture(t, imdstest.Options{ResourceHandler: echo}, func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.Retry.MaxRetries = -1 })
+	f := newFixture(t, imdstest.Options{ResourceHandler: echo}, func(o *azmtls.ImdsV2MtlsCredentialOptions) {
+		o.Retry.MaxRetries = -1
+	})
 	declined := imdstest.EntraError{OAuth: "invalid_request", AADSTS: "AADSTS900144"}
 	f.declines(declined, 1)
-	lost := f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, At: imdstest.AtBody, Do: imdstest.Reset{}, Skip: 1, Times: 1})
+	lost := f.server.Inject(imdstest.Fault{
+		Endpoint: imdstest.Token, At: imdstest.AtBody, Do: imdstest.Reset{}, Skip: 1, Times: 1,
+	})
 	_, err := f.scheme(storage)
 	require.ErrorContains(t, err, "AADSTS900144", "the first error stands")
 	lost()
@@ -141,14 +124,12 @@ func TestBearerRequestThatIsLostIsNotRemembered(t *testing.T) {
 // Entra's answer to who asks for what is an answer: bearer would hide it.
 func TestAnswersAreNotTriedAround(t *testing.T) {
 	answers := map[string]imdstest.EntraError{}
-	for _, code := range []string{
-		"interaction_required", "invalid_scope", "unauthorized_client", "access_denied", "temporarily_unavailable",
-	} {
+	for code := range strings.FieldsSeq(
+		"interaction_required invalid_scope unauthorized_client access_denied temporarily_unavailable") {
 		answers[code] = imdstest.EntraError{OAuth: code, AADSTS: "AADSTS900144"}
 	}
-	for _, code := range []string{
-		"AADSTS70011", "AADSTS500011", "AADSTS700016", "AADSTS7000229", "AADSTS53000", "AADSTS53003", "AADSTS50196",
-	} {
+	for code := range strings.FieldsSeq(
+		"AADSTS70011 AADSTS500011 AADSTS700016 AADSTS7000229 AADSTS53000 AADSTS53003 AADSTS50196") {
 		answers[code] = imdstest.EntraError{OAuth: "invalid_request", AADSTS: code}
 		answers[code+" as 401"] = imdstest.EntraError{OAuth: "invalid_grant", AADSTS: code, Status: 401}
 	}
@@ -169,16 +150,19 @@ func TestAnswersAreNotTriedAround(t *testing.T) {
 	}
 }
 
-// A claims challenge is not answered by a token of another kind, neither where the request carries claims nor where the answer does.
+// A claims challenge is not answered by a token of another kind, neither where the request carries claims nor where the
+// answer does.
 func TestClaimsAreNotTriedAround(t *testing.T) {
 	t.Run("in the request", func(t *testing.T) {
 		f := newFixture(t, imdstest.Options{ResourceHandler: echo}, nil)
-		f.server.Inject(imdstest.Fault{Endpoint: imdstest.Resource, Times: 1, Do: imdstest.Respond{Status: 401, Header: http.Header{
+		challenge := http.Header{
 			"Www-Authenticate": {`Bearer realm="", error="insufficient_claims", claims="eyJhY2Nlc3NfdG9rZW4iOnt9fQ=="`},
-		}}})
+		}
 		f.server.Inject(imdstest.Fault{
-			Endpoint: imdstest.Token, Do: imdstest.EntraError{OAuth: "invalid_request", AADSTS: "AADSTS900144"}, Skip: 1, Times: 1,
+			Endpoint: imdstest.Resource, Do: imdstest.Respond{Status: 401, Header: challenge}, Times: 1,
 		})
+		declined := imdstest.EntraError{OAuth: "invalid_request", AADSTS: "AADSTS900144"}
+		f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Do: declined, Skip: 1, Times: 1})
 		_, err := f.scheme(storage)
 		require.ErrorContains(t, err, "AADSTS900144")
 		require.Equal(t, 2, f.server.Counts().Token)
@@ -226,7 +210,9 @@ func TestDemandedProofOfPossessionIsNotDowngraded(t *testing.T) {
 		{OAuth: "invalid_request", AADSTS: "AADSTS900144"}:  false,
 	} {
 		t.Run(fmt.Sprintf("%s, %s", answer.AADSTS, answer.OAuth), func(t *testing.T) {
-			f := newFixture(t, imdstest.Options{}, func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.TokenType = azmtls.TokenTypeMtlsPoP })
+			f := newFixture(t, imdstest.Options{}, func(o *azmtls.ImdsV2MtlsCredentialOptions) {
+				o.TokenType = azmtls.TokenTypeMtlsPoP
+			})
 			f.declines(answer, 1)
 			_, err := f.token(vault)
 			var failure *azmtls.AuthenticationError

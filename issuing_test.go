@@ -11,19 +11,20 @@ import (
 
 // IMDS issues what cannot be used, or refuses. 200 callers ask for 10 s: IMDS is asked as often as the budget lets it.
 func TestIMDSIssuesNothingOfUse(t *testing.T) {
+	foreign := &imdstest.Fault{At: imdstest.AtAnswer, Do: imdstest.ForeignKey{}}
 	for name, test := range map[string]struct {
 		options imdstest.Options
 		fault   *imdstest.Fault
 	}{
-		"expired certificates":    {imdstest.Options{CertificateLifetime: -time.Hour}, nil},
-		"a window that is shut":   {imdstest.Options{TokenNotAfter: -time.Hour}, nil},
-		"certificates of a third": {imdstest.Options{}, &imdstest.Fault{At: imdstest.AtAnswer, Do: imdstest.ForeignKey{}}},
-		"an answer cut short":     {imdstest.Options{}, &imdstest.Fault{Do: imdstest.Malformed()}},
-		"400":                     {imdstest.Options{}, &imdstest.Fault{Do: imdstest.Respond{Status: 400}}},
-		"403":                     {imdstest.Options{}, &imdstest.Fault{Do: imdstest.Respond{Status: 403}}},
-		"405":                     {imdstest.Options{}, &imdstest.Fault{Do: imdstest.Respond{Status: 405}}},
-		"501":                     {imdstest.Options{}, &imdstest.Fault{Do: imdstest.Respond{Status: 501}}},
-		"for another identity":    {imdstest.Options{}, &imdstest.Fault{At: imdstest.AtAnswer, Do: anothersID}},
+		"expired certificates":  {imdstest.Options{CertificateLifetime: -time.Hour}, nil},
+		"a window that is shut": {imdstest.Options{TokenNotAfter: -time.Hour}, nil},
+		"another's key":         {imdstest.Options{}, foreign},
+		"an answer cut short":   {imdstest.Options{}, &imdstest.Fault{Do: imdstest.Malformed()}},
+		"400":                   {imdstest.Options{}, &imdstest.Fault{Do: imdstest.Respond{Status: 400}}},
+		"403":                   {imdstest.Options{}, &imdstest.Fault{Do: imdstest.Respond{Status: 403}}},
+		"405":                   {imdstest.Options{}, &imdstest.Fault{Do: imdstest.Respond{Status: 405}}},
+		"501":                   {imdstest.Options{}, &imdstest.Fault{Do: imdstest.Respond{Status: 501}}},
+		"for another identity":  {imdstest.Options{}, &imdstest.Fault{At: imdstest.AtAnswer, Do: anothersID}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -18,8 +18,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A handler that crashes ends its connection without a word, as a refusal may. Of a resource that took the binding a moment ago it
-// says nothing of the certificate, and a request that may have been processed is not sent again, on whichever connection it went.
+// A handler that crashes ends its connection without a word, as a refusal may. Of a resource that took the binding a
+// moment ago it says nothing of the certificate, and a request that may have been processed is not sent again, on
+// whichever connection it went.
 func TestCrashIsNoRefusal(t *testing.T) {
 	for _, method := range []string{http.MethodPost, http.MethodPatch} {
 		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
@@ -52,7 +53,8 @@ func TestCrashIsNoRefusal(t *testing.T) {
 							_, _, err = send(t.Context(), client, http.MethodGet, f.server.ResourceURL(), "")
 							require.NoError(t, err) // so that there is a connection to be reused
 						}
-						req, err := http.NewRequestWithContext(t.Context(), method, f.server.ResourceURL(), strings.NewReader("payload"))
+						body := strings.NewReader("payload")
+						req, err := http.NewRequestWithContext(t.Context(), method, f.server.ResourceURL(), body)
 						require.NoError(t, err)
 						_, err = plain.Do(req)
 						require.Error(t, err)
@@ -71,8 +73,8 @@ func TestCrashIsNoRefusal(t *testing.T) {
 	}
 }
 
-// lossOfPosts has the resource process a request and lose its connection, for as long as it is made with the binding at hand, which it
-// has never answered.
+// lossOfPosts has the resource process a request and lose its connection, for as long as it is made with the binding at
+// hand, which it has never answered.
 func lossOfPosts(t *testing.T, version uint16, action imdstest.Action) *fixture {
 	f := newFixture(t, imdstest.Options{TLSVersion: version, ResourceHandler: echo}, nil)
 	_, err := f.token(vault)
@@ -89,8 +91,8 @@ type nonRetriable interface {
 	NonRetriable()
 }
 
-// A POST whose connection is lost is never sent twice by us. Its caller's next attempt confirms the loss, whoever makes it, and the one
-// after that has a fresh binding.
+// A POST whose connection is lost is never sent twice by us. Its caller's next attempt confirms the loss, whoever makes
+// it, and the one after that has a fresh binding.
 func TestLostPostIsConfirmedByItsCaller(t *testing.T) {
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		for name, action := range map[string]imdstest.Action{"reset": imdstest.Reset{}, "EOF": imdstest.EOF{}} {
@@ -128,14 +130,16 @@ func TestLostPostIsConfirmedByItsCaller(t *testing.T) {
 				t.Parallel()
 				f := lossOfPosts(t, version, action)
 				tries := 0
-				options := &azcore.ClientOptions{Retry: policy.RetryOptions{RetryDelay: time.Millisecond, MaxRetryDelay: time.Millisecond}}
-				options.PerRetryPolicies = []policy.Policy{policyFunc(func(req *policy.Request) (*http.Response, error) {
+				delayed := policyFunc(func(req *policy.Request) (*http.Response, error) {
 					tries++
 					f.clock.Advance(800 * time.Millisecond) // azcore's own delay
 					return req.Next()
-				})}
+				})
+				options := &azcore.ClientOptions{PerRetryPolicies: []policy.Policy{delayed}}
+				options.Retry = policy.RetryOptions{RetryDelay: time.Millisecond, MaxRetryDelay: time.Millisecond}
 				f.cred.BindClientOptions(options)
-				status, body, err := send(t.Context(), sdkClient(f.cred, options), http.MethodPost, f.server.ResourceURL(), "payload")
+				client := sdkClient(f.cred, options)
+				status, body, err := send(t.Context(), client, http.MethodPost, f.server.ResourceURL(), "payload")
 				require.NoError(t, err)
 				require.Equal(t, http.StatusOK, status)
 				require.Equal(t, "mtls_pop payload", body)
@@ -151,7 +155,8 @@ func TestLostPostIsConfirmedByItsCaller(t *testing.T) {
 // An Idempotency-Key says that a POST may be repeated: then it heals by itself.
 func TestLostPostWithIdempotencyKey(t *testing.T) {
 	f := lossOfPosts(t, tls.VersionTLS13, imdstest.Reset{})
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, f.server.ResourceURL(), strings.NewReader("payload"))
+	payload := strings.NewReader("payload")
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, f.server.ResourceURL(), payload)
 	require.NoError(t, err)
 	req.Header.Set("Idempotency-Key", "1")
 	resp, err := f.cred.Client(storage).Do(req)
@@ -163,14 +168,15 @@ func TestLostPostWithIdempotencyKey(t *testing.T) {
 	require.Equal(t, 1, f.store.evicted())
 }
 
-// An outage of 20 ms takes the connections of several callers. The attempt that would confirm a loss comes 250 to 350 ms after it, when
-// everything is well again.
+// An outage of 20 ms takes the connections of several callers. The attempt that would confirm a loss comes 250 to 350
+// ms after it, when everything is well again.
 func TestShortOutage(t *testing.T) {
 	for _, endpoint := range []imdstest.Endpoint{imdstest.Token, imdstest.Resource} {
 		for _, stage := range []imdstest.Stage{imdstest.AtCertificate, imdstest.AtRequest, imdstest.AtAnswer} {
 			for name, action := range map[string]imdstest.Action{"reset": imdstest.Reset{}, "EOF": imdstest.EOF{}} {
 				for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-					t.Run(fmt.Sprintf("%s/%s/%s/%s", endpoint, stage, name, tls.VersionName(version)), func(t *testing.T) {
+					title := fmt.Sprintf("%s/%s/%s/%s", endpoint, stage, name, tls.VersionName(version))
+					t.Run(title, func(t *testing.T) {
 						t.Parallel()
 						outage(t, imdstest.Fault{Endpoint: endpoint, At: stage, Do: action, Times: 2}, version)
 					})
@@ -226,7 +232,7 @@ func outage(t *testing.T, fault imdstest.Fault, version uint16) {
 // An answer that is cut short is reported as what it is, also where its beginning was looked at.
 func TestErrorAnswerThatIsCutShort(t *testing.T) {
 	f := newFixture(t, imdstest.Options{}, func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.Retry.MaxRetries = -1 })
-	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Do: imdstest.EntraError{OAuth: "invalid_client", AADSTS: "AADSTS700027"}})
+	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Do: invalidClient})
 	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, At: imdstest.AtBody, Do: imdstest.EOF{}})
 	_, err := f.token(vault)
 	require.ErrorIs(t, err, io.ErrUnexpectedEOF)

@@ -129,6 +129,9 @@ func TestDoesNotHeal(t *testing.T) {
 	once := func(at imdstest.Stage, action imdstest.Action) imdstest.Fault {
 		return imdstest.Fault{At: at, Do: action, Times: 1}
 	}
+	entra := func(status int) imdstest.Fault {
+		return imdstest.Fault{Do: imdstest.EntraError{OAuth: "invalid_client", AADSTS: "AADSTS1000901", Status: status}}
+	}
 	for name, test := range map[string]struct {
 		fault imdstest.Fault
 		fails bool
@@ -147,9 +150,9 @@ func TestDoesNotHeal(t *testing.T) {
 		"one 429":                    {imdstest.Fault{Do: imdstest.Respond{Status: 429}, Times: 1}, false},
 		"one 503":                    {imdstest.Fault{Do: imdstest.Respond{Status: 503}, Times: 1}, false},
 		"500 for ever":               {imdstest.Fault{Do: imdstest.Respond{Status: 500}}, true},
-		"invalid_client as 408":      {imdstest.Fault{Do: imdstest.EntraError{OAuth: "invalid_client", AADSTS: "AADSTS1000901", Status: 408}}, true},
-		"invalid_client as 429":      {imdstest.Fault{Do: imdstest.EntraError{OAuth: "invalid_client", AADSTS: "AADSTS1000901", Status: 429}}, true},
-		"invalid_client as 503":      {imdstest.Fault{Do: imdstest.EntraError{OAuth: "invalid_client", AADSTS: "AADSTS1000901", Status: 503}}, true},
+		"invalid_client as 408":      {entra(408), true},
+		"invalid_client as 429":      {entra(429), true},
+		"invalid_client as 503":      {entra(503), true},
 		"invalid_scope":              {imdstest.Fault{Do: imdstest.EntraError{OAuth: "invalid_scope", AADSTS: "AADSTS70011"}}, true},
 		"a code that only resembles": {imdstest.Fault{Do: imdstest.EntraError{OAuth: "invalid_request", AADSTS: "AADSTS10009011"}}, true},
 		"reset in the body":          {imdstest.Fault{At: imdstest.AtBody, Do: imdstest.Reset{}}, true},

@@ -17,12 +17,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The alarm is false, and the IMDS of a persistent key issues what it issued before. It is asked once to bypass its cache; where it
-// cannot, the same certificate is used again, and counted. Tokens go on either way.
+// The alarm is false, and the IMDS of a persistent key issues what it issued before. It is asked once to bypass its
+// cache; where it cannot, the same certificate is used again, and counted. Tokens go on either way.
 func TestFalseAlarmAndTheSameCertificate(t *testing.T) {
 	for _, refuses := range []bool{false, true} {
 		for name, alarm := range map[string]imdstest.Fault{
-			"invalid_client": {Do: imdstest.EntraError{OAuth: "invalid_client", AADSTS: "AADSTS700027"}, Times: 1},
+			"invalid_client": {Do: invalidClient, Times: 1},
 			"alert":          {At: imdstest.AtCertificate, Do: imdstest.Alert(46), Times: 1},
 			"two resets":     {At: imdstest.AtCertificate, Do: imdstest.Reset{}, Times: 2},
 		} {
@@ -73,7 +73,8 @@ func (a *attester) Attest(_ context.Context, r mtls.AttestationRequest) (string,
 	return fmt.Sprintf("jwt-%d", len(a.fresh)), nil
 }
 
-// Entra finds the attestation bad that IMDS issued the certificate on: neither an attestation nor a certificate of before is of use.
+// Entra finds the attestation bad that IMDS issued the certificate on: neither an attestation nor a certificate of
+// before is of use.
 func TestBadAttestation(t *testing.T) {
 	for _, code := range []string{"AADSTS1000610", "AADSTS1000611", "AADSTS1000612", "AADSTS1000613", "AADSTS1000614"} {
 		for _, oauth := range []string{"invalid_client", "invalid_request"} {
@@ -81,10 +82,12 @@ func TestBadAttestation(t *testing.T) {
 				t.Run(code+"/"+oauth+"/"+tokenType.String(), func(t *testing.T) {
 					t.Parallel()
 					a := &attester{}
-					f := newFixture(t, imdstest.Options{RequireAttestation: true}, func(o *azmtls.ImdsV2MtlsCredentialOptions) {
+					options := imdstest.Options{RequireAttestation: true}
+					f := newFixture(t, options, func(o *azmtls.ImdsV2MtlsCredentialOptions) {
 						o.Attestation, o.TokenType = a, tokenType
 					})
-					f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Do: imdstest.EntraError{OAuth: oauth, AADSTS: code}, Times: 1})
+					answer := imdstest.EntraError{OAuth: oauth, AADSTS: code}
+					f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Do: answer, Times: 1})
 					_, err := f.asks(vault)
 					require.NoError(t, err)
 					require.Equal(t, 1, f.store.evicted())
@@ -112,13 +115,15 @@ func TestBindingHealedByAnotherProcess(t *testing.T) {
 	refusals := map[string]func(f *fixture, bad string){
 		"alert": func(f *fixture, bad string) { f.server.Refuse(bad, 48) },
 		"invalid_client, nginx": func(f *fixture, bad string) {
-			code := imdstest.EntraError{OAuth: "invalid_client", AADSTS: "AADSTS700027"}
-			f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Do: code, Thumbprint: bad})
+			f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Do: invalidClient, Thumbprint: bad})
 			f.server.Inject(imdstest.Fault{Endpoint: imdstest.Resource, Do: nginxRefuses, Thumbprint: bad})
 		},
 		"reset": func(f *fixture, bad string) {
-			f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, At: imdstest.AtCertificate, Do: imdstest.Reset{}, Thumbprint: bad})
-			f.server.Inject(imdstest.Fault{Endpoint: imdstest.Resource, At: imdstest.AtCertificate, Do: imdstest.Reset{}, Thumbprint: bad})
+			for _, endpoint := range []imdstest.Endpoint{imdstest.Token, imdstest.Resource} {
+				f.server.Inject(imdstest.Fault{
+					Endpoint: endpoint, At: imdstest.AtCertificate, Do: imdstest.Reset{}, Thumbprint: bad,
+				})
+			}
 		},
 	}
 	for name, refuse := range refusals {
@@ -126,7 +131,8 @@ func TestBindingHealedByAnotherProcess(t *testing.T) {
 			for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 				t.Run(fmt.Sprintf("%s/%s/%s", name, endpoint, tls.VersionName(version)), func(t *testing.T) {
 					t.Parallel()
-					f := newFixture(t, imdstest.Options{TLSVersion: version, TokenLifetime: asked, ResourceHandler: echo}, nil)
+					options := imdstest.Options{TLSVersion: version, TokenLifetime: asked, ResourceHandler: echo}
+					f := newFixture(t, options, nil)
 					call := func(cred *azmtls.ImdsV2MtlsCredential) {
 						t.Helper()
 						if endpoint == imdstest.Token {
@@ -136,7 +142,8 @@ func TestBindingHealedByAnotherProcess(t *testing.T) {
 						}
 						options := &azcore.ClientOptions{Retry: policy.RetryOptions{MaxRetries: -1}}
 						cred.BindClientOptions(options)
-						_, body, err := send(t.Context(), sdkClient(cred, options), http.MethodGet, f.server.ResourceURL(), "")
+						client := sdkClient(cred, options)
+						_, body, err := send(t.Context(), client, http.MethodGet, f.server.ResourceURL(), "")
 						require.NoError(t, err)
 						require.Equal(t, "mtls_pop ", body)
 					}
@@ -153,7 +160,7 @@ func TestBindingHealedByAnotherProcess(t *testing.T) {
 						call(cred)
 						require.NoError(t, cred.Close())
 					}
-					require.Equal(t, 2, f.server.Counts().Issued, "the first one minted, the others took its binding over")
+					require.Equal(t, 2, f.server.Counts().Issued, "one minted, the others took that over")
 					require.Equal(t, 1, f.store.evicted())
 					healed := f.store.get(alias).Thumbprint()
 					require.NotEqual(t, bad, healed)

@@ -14,12 +14,11 @@ import (
 
 	"github.com/azmtls/azmtls"
 	"github.com/azmtls/azmtls/imdstest"
-	"github.com/azmtls/azmtls/mtls"
 	"github.com/stretchr/testify/require"
 )
 
-// A request that does no harm twice goes out twice on fresh connections, and once before on one that had served. Not more often, however
-// long the resource loses connections.
+// A request that does no harm twice goes out twice on fresh connections, and once before on one that had served. Not
+// more often, however long the resource loses connections.
 func TestRepetitionEnds(t *testing.T) {
 	for _, method := range []string{
 		http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodPut, http.MethodDelete, http.MethodPost,
@@ -61,7 +60,8 @@ func TestRepetitionEnds(t *testing.T) {
 	}
 }
 
-// Before our certificate was asked for, a lost connection is one of the network's: the request goes out over two, whatever it is.
+// Before our certificate was asked for, a lost connection is one of the network's: the request goes out over two,
+// whatever it is.
 func TestRepetitionEndsBeforeTheCertificate(t *testing.T) {
 	for _, method := range []string{http.MethodGet, http.MethodPost} {
 		f := newFixture(t, imdstest.Options{}, nil)
@@ -80,8 +80,8 @@ func TestRepetitionEndsBeforeTheCertificate(t *testing.T) {
 	}
 }
 
-// Where the peer proves that it did not process a request, that goes out once more with a fresh binding, also one that must not be done
-// twice.
+// Where the peer proves that it did not process a request, that goes out once more with a fresh binding, also one that
+// must not be done twice.
 func TestPostHealsWhereItWasNotProcessed(t *testing.T) {
 	for name, test := range map[string]struct {
 		fault   imdstest.Fault
@@ -116,76 +116,12 @@ func TestPostHealsWhereItWasNotProcessed(t *testing.T) {
 	}
 }
 
-// failsAt returns what the n-th signature from now on fails with, and how to count from now on.
-func failsAt(failure error, when func(n int32) bool) (broken func() error, from func()) {
-	var counting atomic.Bool
-	var n atomic.Int32
-	return func() error {
-		if counting.Load() && when(n.Add(1)) {
-			return failure
-		}
-		return nil
-	}, func() { counting.Store(true) }
-}
-
-// A key that is busy says nothing of itself: neither where it was to sign, nor where a lost connection has it probed.
-func TestKeyThatCannotSignNow(t *testing.T) {
-	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-		for name, test := range map[string]struct {
-			when func(n int32) bool
-			lost int // connections
-			want error
-		}{
-			"in a handshake": {func(int32) bool { return true }, 0, mtls.ErrKeyNotNow},
-			"when probed":    {func(n int32) bool { return n == 2 }, 1, nil},
-		} {
-			t.Run(tls.VersionName(version)+"/"+name, func(t *testing.T) {
-				f := newFixture(t, imdstest.Options{TLSVersion: version}, nil)
-				broken, from := failsAt(fmt.Errorf("TPM_RC_RETRY: %w", mtls.ErrKeyNotNow), test.when)
-				f.keys.broken = broken
-				planted := f.plant()
-				if test.lost > 0 {
-					f.server.Inject(imdstest.Fault{
-						Endpoint: imdstest.Token, At: imdstest.AtCertificate, Do: imdstest.Reset{}, Times: test.lost,
-					})
-				}
-				from()
-				_, err := f.token(vault)
-				require.ErrorIs(t, err, test.want)
-				require.Equal(t, test.lost, f.server.Counts().Faults)
-				require.Zero(t, f.store.evicted())
-				require.Zero(t, f.server.Counts().Issued)
-				require.Same(t, planted, f.store.get(alias))
-			})
-		}
-	}
-}
-
-// One lost connection is enough when the key, which signed for it, signs no more when it is probed.
-func TestDeadKeyIsFoundByTheProbe(t *testing.T) {
-	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-		t.Run(tls.VersionName(version), func(t *testing.T) {
-			f := newFixture(t, imdstest.Options{TLSVersion: version}, nil)
-			broken, from := failsAt(errors.New("NTE_BAD_KEYSET"), func(n int32) bool { return n > 1 })
-			f.keys.broken = broken
-			f.plant()
-			f.keys.broken = nil
-			f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, At: imdstest.AtCertificate, Do: imdstest.Reset{}, Times: 1})
-			from()
-			_, err := f.token(vault)
-			require.NoError(t, err)
-			require.Equal(t, 1, f.server.Counts().Faults)
-			require.Empty(t, f.clock.Waits(), "nothing was waited for")
-			require.Equal(t, 1, f.server.Counts().Issued)
-			require.Equal(t, 1, f.store.evicted())
-		})
-	}
-}
-
-// What the caller's dialer fails with is the caller's, whichever error it chose: it is asked once, and a panic of it is an error.
+// What the caller's dialer fails with is the caller's, whichever error it chose: it is asked once, and a panic of it is
+// an error.
 func TestDialerThatFails(t *testing.T) {
 	for name, failure := range map[string]error{
-		"EOF": io.EOF, "closed": net.ErrClosed, "ECONNRESET": syscall.ECONNRESET, "panic": nil, "neither": errors.New("neither"),
+		"EOF": io.EOF, "closed": net.ErrClosed, "ECONNRESET": syscall.ECONNRESET,
+		"panic": nil, "neither": errors.New("neither"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			var fails atomic.Bool

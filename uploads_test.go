@@ -49,8 +49,8 @@ func (d declared) Seek(offset int64, whence int) (int64, error) {
 	return d.failing.Seek(offset, whence)
 }
 
-// What the caller's own body fails with is the caller's, also where it reads like a lost connection: it comes back once, nothing is
-// sent again, and the binding is left alone.
+// What the caller's own body fails with is the caller's, also where it reads like a lost connection: it comes back
+// once, nothing is sent again, and the binding is left alone.
 func TestBodyThatFails(t *testing.T) {
 	failures := map[string]error{
 		"unexpected EOF": io.ErrUnexpectedEOF,
@@ -105,8 +105,8 @@ func TestBodyThatFails(t *testing.T) {
 	}
 }
 
-// A server that finds an upload too large answers early and closes. Whether the answer or the close arrives first is a matter of luck,
-// and not of the certificate.
+// A server that finds an upload too large answers early and closes. Whether the answer or the close arrives first is a
+// matter of luck, and not of the certificate.
 func TestUploadThatIsTooLarge(t *testing.T) {
 	tooLarge := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Connection", "close")

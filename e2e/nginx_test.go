@@ -66,7 +66,8 @@ func startNginx(t *testing.T, protocols, http2 string, authority *x509.Certifica
 	dir := t.TempDir()
 	_, _, own := selfSigned(t, dir)
 	port := freePort(t)
-	n := &nginx{dir: dir, url: "https://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), own: own, pool: poolOf(own)}
+	n := &nginx{dir: dir, own: own, pool: poolOf(own)}
+	n.url = "https://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 	n.trust(t, authority)
 	config := filepath.Join(dir, "nginx.conf")
 	require.NoError(t, os.WriteFile(config, fmt.Appendf(nil, nginxConfig, port, http2, protocols, emulator.host), 0o600))

@@ -22,8 +22,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Each location demands a cipher of its own, so that Apache renegotiates, and asks for the certificate, whenever a connection comes from
-// the other one.
+// Each location demands a cipher of its own, so that Apache renegotiates, and asks for the certificate, whenever a
+// connection comes from the other one.
 const apacheLocations = `
 <Location /one>
   SSLVerifyClient require
@@ -54,8 +54,9 @@ func (k countingKey) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts)
 	return k.Key.Sign(rand, digest, opts)
 }
 
-// TestEndlessRenegotiation: a server that wants to see the certificate again and again gets ten signatures on a connection. A request
-// that may be repeated goes on over another one; any other ends in an error that says so. The binding is left alone.
+// TestEndlessRenegotiation: a server that wants to see the certificate again and again gets ten signatures on a
+// connection. A request that may be repeated goes on over another one; any other ends in an error that says so. The
+// binding is left alone.
 func TestEndlessRenegotiation(t *testing.T) {
 	server := imdstest.NewServer(nil)
 	defer server.Close()
@@ -68,7 +69,8 @@ func TestEndlessRenegotiation(t *testing.T) {
 	url := startApacheWith(t, "-all +TLSv1.2", apacheLocations, server.Authority(), template.TLSClientConfig.RootCAs)
 	store, keys := &countingStore{}, &countingKeys{}
 	cred, err := azmtls.NewImdsV2MtlsCredential(&azmtls.ImdsV2MtlsCredentialOptions{
-		ClientOptions: server.ClientOptions(), MTLSTransport: template, Store: store, Cache: &mtls.Cache{}, KeyProvider: keys,
+		ClientOptions: server.ClientOptions(), MTLSTransport: template,
+		Store: store, Cache: &mtls.Cache{}, KeyProvider: keys,
 	})
 	require.NoError(t, err)
 	defer cred.Close()
@@ -102,7 +104,8 @@ func TestEndlessRenegotiation(t *testing.T) {
 	require.Equal(t, 1, server.Counts().Issued)
 }
 
-// TestRenegotiationWithoutAnAnswer: a server that renegotiates and never answers holds up a request no longer than ten times.
+// TestRenegotiationWithoutAnAnswer: a server that renegotiates and never answers holds up a request no longer than ten
+// times.
 func TestRenegotiationWithoutAnAnswer(t *testing.T) {
 	server := imdstest.NewServer(nil)
 	defer server.Close()
@@ -115,8 +118,8 @@ func TestRenegotiationWithoutAnAnswer(t *testing.T) {
 	require.NoError(t, err)
 	defer typed.Close()
 	host := net.JoinHostPort("127.0.0.1", strconv.Itoa(freePort(t)))
-	startServerReading(t, commands, dir, host, poolOf(own), "openssl", "s_server", "-accept", host, "-cert", certFile, "-key", keyFile,
-		"-CAfile", filepath.Join(dir, "ca.pem"), "-tls1_2")
+	startServerReading(t, commands, dir, host, poolOf(own), "openssl", "s_server", "-accept", host,
+		"-cert", certFile, "-key", keyFile, "-CAfile", filepath.Join(dir, "ca.pem"), "-tls1_2")
 	store := &countingStore{}
 	cred, err := azmtls.NewImdsV2MtlsCredential(&azmtls.ImdsV2MtlsCredentialOptions{
 		ClientOptions: server.ClientOptions(), MTLSTransport: template, Store: store, Cache: &mtls.Cache{},
@@ -149,8 +152,8 @@ func TestRenegotiationWithoutAnAnswer(t *testing.T) {
 	}
 }
 
-// TestEvidenceBelongsToItsConnection: while one host renegotiates, and gets the certificate, another resets its connections before it has
-// asked for anything. That says nothing of the certificate.
+// TestEvidenceBelongsToItsConnection: while one host renegotiates, and gets the certificate, another resets its
+// connections before it has asked for anything. That says nothing of the certificate.
 func TestEvidenceBelongsToItsConnection(t *testing.T) {
 	server := imdstest.NewServer(nil)
 	defer server.Close()

@@ -20,8 +20,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestNginxRefusesAnUploadEarly: nginx answers as soon as it has seen the certificate, long before it has read 8 MiB. The upload heals
-// all the same, from its start, without azcore's retries, and arrives whole and once.
+// TestNginxRefusesAnUploadEarly: nginx answers as soon as it has seen the certificate, long before it has read 8 MiB.
+// The upload heals all the same, from its start, without azcore's retries, and arrives whole and once.
 func TestNginxRefusesAnUploadEarly(t *testing.T) {
 	const rounds = 6
 	payload := make([]byte, 8<<20)
@@ -52,7 +52,8 @@ func TestNginxRefusesAnUploadEarly(t *testing.T) {
 				})
 				require.NoError(t, err)
 				defer creds[n].Close()
-				_, err = creds[n].GetToken(t.Context(), policy.TokenRequestOptions{Scopes: []string{"https://vault.azure.net/.default"}})
+				scopes := []string{"https://vault.azure.net/.default"}
+				_, err = creds[n].GetToken(t.Context(), policy.TokenRequestOptions{Scopes: scopes})
 				require.NoError(t, err)
 			}
 			server.RotateAuthority() // nginx takes no certificate of the old one
@@ -66,7 +67,8 @@ func TestNginxRefusesAnUploadEarly(t *testing.T) {
 				}}, &options)
 				req, err := runtime.NewRequest(t.Context(), http.MethodPut, front.url+"/blob")
 				require.NoError(t, err)
-				require.NoError(t, req.SetBody(streaming.NopCloser(bytes.NewReader(payload)), "application/octet-stream"))
+				reader := streaming.NopCloser(bytes.NewReader(payload))
+				require.NoError(t, req.SetBody(reader, "application/octet-stream"))
 				resp, err := client.Do(req)
 				require.NoError(t, err, "round %d", n)
 				body, err := runtime.Payload(resp)

@@ -57,8 +57,8 @@ func (a *attempt) body() *attemptBody {
 	return a.upload.current
 }
 
-// getConn is called when a connection is looked for. net/http may go through several in one RoundTrip: the last one counts. It does
-// so too where one was given up that had been idle before, and then sends the request on another.
+// getConn is called when a connection is looked for. net/http may go through several in one RoundTrip: the last one
+// counts. It does so too where one was given up that had been idle before, and then sends the request on another.
 func (a *attempt) getConn(string) {
 	a.dialed.Store(nil)
 	a.got.Store(nil)

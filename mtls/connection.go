@@ -57,9 +57,9 @@ func (c *connection) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// hearOut gives whoever reads the connection the time to read what came before it ended: net/http closes a connection as soon as
-// a write fails, and would miss the answer of a server that does not want the rest of an upload. In the first handshake nobody
-// else reads.
+// hearOut gives whoever reads the connection the time to read what came before it ended: net/http closes a connection
+// as soon as a write fails, and would miss the answer of a server that does not want the rest of an upload. In the
+// first handshake nobody else reads.
 func (c *connection) hearOut() {
 	if !c.used.Load() {
 		return

@@ -90,8 +90,8 @@ func refusalsOfTLS12() map[string]func(conn *net.TCPConn, done <-chan struct{}) 
 	}
 }
 
-// A host that speaks TLS 1.3 only, and asks for no certificate, gets one try of TLS 1.2. However it answers that, it goes back to TLS
-// 1.3 and is reachable, also later. Each request arrives once.
+// A host that speaks TLS 1.3 only, and asks for no certificate, gets one try of TLS 1.2. However it answers that, it
+// goes back to TLS 1.3 and is reachable, also later. Each request arrives once.
 func TestHostWithTLS13Only(t *testing.T) {
 	for name, refuse := range refusalsOfTLS12() {
 		for _, method := range []string{http.MethodGet, http.MethodPost} { // a POST may not be sent twice
@@ -99,16 +99,16 @@ func TestHostWithTLS13Only(t *testing.T) {
 				t.Parallel()
 				server := newOnlyTLS13(t, refuse)
 				template := server.Client().Transport.(*http.Transport).Clone()
-				template.TLSHandshakeTimeout = 5 * time.Second
 				if name == "hang" {
-					template.TLSHandshakeTimeout = 300 * time.Millisecond
+					template.TLSHandshakeTimeout = 2 * time.Second // time enough for a busy machine
 				}
 				b, now := admitted(t)
 				transport := mtls.NewTransport(template, b)
 				var want []string
 				request := func() {
 					t.Helper()
-					req, err := http.NewRequestWithContext(t.Context(), method, server.URL, strings.NewReader("payload"))
+					body := strings.NewReader("payload")
+					req, err := http.NewRequestWithContext(t.Context(), method, server.URL, body)
 					require.NoError(t, err)
 					resp, err := transport.Do(req)
 					require.NoError(t, err)
@@ -134,21 +134,20 @@ func TestHostWithTLS13Only(t *testing.T) {
 // Many meet such a host at the same time. All are served, whichever of them tries TLS 1.2.
 func TestHostWithTLS13OnlyInAStampede(t *testing.T) {
 	for name, refuse := range refusalsOfTLS12() {
+		if name == "hang" {
+			continue // it differs by its time only
+		}
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			server := newOnlyTLS13(t, refuse)
 			template := server.Client().Transport.(*http.Transport).Clone()
-			template.TLSHandshakeTimeout = 5 * time.Second
-			if name == "hang" {
-				template.TLSHandshakeTimeout = time.Second
-			}
 			b, _ := admitted(t)
 			transport := mtls.NewTransport(template, b)
-			const callers = 50
+			const callers = 20
 			var wg sync.WaitGroup
 			for range callers {
 				wg.Go(func() {
-					req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL, strings.NewReader("payload"))
+					body := strings.NewReader("payload")
+					req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL, body)
 					assert.NoError(t, err)
 					resp, err := transport.Do(req)
 					if assert.NoError(t, err) {
@@ -157,8 +156,12 @@ func TestHostWithTLS13OnlyInAStampede(t *testing.T) {
 				})
 			}
 			wg.Wait()
-			_, bodies := server.seen()
+			older, bodies := server.seen()
 			require.Len(t, bodies, callers)
+			transport.CloseIdleConnections()
+			require.NoError(t, post(t, transport, server.URL))
+			later, _ := server.seen()
+			require.Equal(t, older, later, "it is settled")
 		})
 	}
 }

@@ -47,8 +47,8 @@ func (l *losing) lose(t *testing.T) bool {
 	return isRefusal(err)
 }
 
-// Two lost connections confirm each other when they are at least 250 ms and at most 5 minutes apart. The first one counts; after 5 minutes
-// another takes its place.
+// Two lost connections confirm each other when they are at least 250 ms and at most 5 minutes apart. The first one
+// counts; after 5 minutes another takes its place.
 func TestLossesConfirmEachOther(t *testing.T) {
 	for _, test := range []struct {
 		after     []time.Duration // the loss before
@@ -76,7 +76,8 @@ func TestLossesConfirmEachOther(t *testing.T) {
 	}
 }
 
-// An answer between two losses clears the first, whatever the answer is: a connection that is lost now and then says nothing.
+// An answer between two losses clears the first, whatever the answer is: a connection that is lost now and then says
+// nothing.
 func TestAnswerClearsALoss(t *testing.T) {
 	for _, endpoint := range []imdstest.Endpoint{imdstest.Token, imdstest.Resource} {
 		for _, status := range []int{200, 404, 500} {
@@ -85,10 +86,15 @@ func TestAnswerClearsALoss(t *testing.T) {
 			b, err := at(now).GetOrMint(t.Context(), (&minter{t: t, again: b}).source("a", nil))
 			require.NoError(t, err)
 			transport := mtls.NewTransport(server.MTLSTransport(), b)
-			url := map[imdstest.Endpoint]string{imdstest.Token: server.TokenURL(), imdstest.Resource: server.ResourceURL()}[endpoint]
+			url := server.TokenURL()
+			if endpoint == imdstest.Resource {
+				url = server.ResourceURL()
+			}
 			server.Inject(imdstest.Fault{Endpoint: endpoint, Do: imdstest.Respond{Status: status}})
 			for n := range 5 {
-				server.Inject(imdstest.Fault{Endpoint: endpoint, At: imdstest.AtCertificate, Do: imdstest.Reset{}, Times: 1})
+				server.Inject(imdstest.Fault{
+					Endpoint: endpoint, At: imdstest.AtCertificate, Do: imdstest.Reset{}, Times: 1,
+				})
 				require.NoError(t, post(t, transport, url))
 				require.Equal(t, 2*(n+1), server.Counts().Faults, "a loss, and an answer")
 				transport.CloseIdleConnections()
@@ -106,7 +112,8 @@ func TestEvictedBindingIsNotPresented(t *testing.T) {
 	require.Zero(t, l.Counts().ResourceConnections)
 }
 
-// An answer that breaks off before its header is complete has begun: the server took the certificate, or told why not, and crashed.
+// An answer that breaks off before its header is complete has begun: the server took the certificate, or told why not,
+// and crashed.
 func TestAnswerThatBreaksOff(t *testing.T) {
 	for begun, evidence := range map[string]bool{"": true, "H": false, "HTTP/1.1 200 OK\r\nContent-": false} {
 		certified := httptest.NewUnstartedServer(nil)

@@ -41,8 +41,8 @@ func (s *spender) about(want time.Duration) {
 	require.LessOrEqual(s, got, want*113/100+20*time.Millisecond)
 }
 
-// The first unit is free; the delay to the next doubles up to a cap, and goes back by a step for every cap without one. Nothing else brings
-// one back. Entra and the resources have budgets of their own.
+// The first unit is free; the delay to the next doubles up to a cap, and goes back by a step for every cap without one.
+// Nothing else brings one back. Entra and the resources have budgets of their own.
 func TestBudget(t *testing.T) {
 	const entra, resource = "", "resource.example"
 	for _, test := range []struct {

@@ -14,8 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A session that is resumed has the certificate that it began with: no binding takes up one of another's, though the template keeps
-// them, the server issues tickets, and a client that is less careful resumes.
+// A session that is resumed has the certificate that it began with: no binding takes up one of another's, though the
+// template keeps them, the server issues tickets, and a client that is less careful resumes.
 func TestTransportResumesNoSession(t *testing.T) {
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		var mu sync.Mutex

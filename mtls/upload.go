@@ -53,7 +53,8 @@ func (u *upload) begin(source io.ReadCloser) *attemptBody {
 	return u.current
 }
 
-// reread returns the body for net/http, which itself sends once more what it could not begin to send on a connection that had served.
+// reread returns the body for net/http, which itself sends once more what it could not begin to send on a connection
+// that had served.
 func (u *upload) reread() (io.ReadCloser, error) {
 	if !u.current.end() {
 		return nil, errors.New("mtls: the request's body is still being read")
@@ -167,6 +168,9 @@ func (b *attemptBody) closeSource() { b.closing.Do(func() { _ = b.source.Close()
 // end lets nothing more be read, and reports whether no Read is under way any more. One that is gets a moment.
 func (b *attemptBody) end() bool {
 	b.ended.Store(true)
+	if b.idle() {
+		return true
+	}
 	timer := time.NewTimer(limits.BodyRead)
 	defer timer.Stop()
 	select {
@@ -174,6 +178,17 @@ func (b *attemptBody) end() bool {
 		<-b.turn
 		return true
 	case <-timer.C:
+		return b.idle() // a busy machine may run this long after the moment has passed
+	}
+}
+
+// idle reports that no Read is under way.
+func (b *attemptBody) idle() bool {
+	select {
+	case b.turn <- struct{}{}:
+		<-b.turn
+		return true
+	default:
 		return false
 	}
 }

@@ -34,8 +34,8 @@ type reading func([]byte) (int, error)
 func (r reading) Read(p []byte) (int, error) { return r(p) }
 func (reading) Close() error                 { return nil }
 
-// net/http itself sends once more what it could not begin to send on a connection that had served, with the body had again. What that
-// body fails with is the caller's as well, and its panic does not end the process.
+// net/http itself sends once more what it could not begin to send on a connection that had served, with the body had
+// again. What that body fails with is the caller's as well, and its panic does not end the process.
 func TestBodyHadAgainByNetHTTP(t *testing.T) {
 	for name, test := range map[string]struct {
 		again io.ReadCloser
@@ -66,7 +66,8 @@ func TestBodyHadAgainByNetHTTP(t *testing.T) {
 			require.NoError(t, resp.Body.Close())
 
 			dead.Store(true)
-			req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, server.ResourceURL(), strings.NewReader("payload"))
+			body := strings.NewReader("payload")
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, server.ResourceURL(), body)
 			require.NoError(t, err)
 			asked := 0
 			req.GetBody = func() (io.ReadCloser, error) {

@@ -61,7 +61,7 @@ type seconds float64
 
 func (s *seconds) UnmarshalJSON(data []byte) error {
 	value, err := strconv.ParseFloat(strings.Trim(string(data), `"`), 64)
-	if err != nil || math.IsNaN(value) {
+	if (err != nil && !math.IsInf(value, 0)) || math.IsNaN(value) {
 		value = 0
 	}
 	*s = seconds(value)
