@@ -150,14 +150,14 @@ func TestBindingServesUntilItsMargin(t *testing.T) {
 		now := clock.NewFake(time.Now())
 		m := &minter{t: t, edit: func(c *x509.Certificate) { c.NotBefore, c.NotAfter = now.Wall(), now.Wall().Add(life) }}
 		cache := at(now)
-		first, err := cache.GetOrMint(t.Context(), m.source("a", nil))
+		first, err := cache.GetOrMint(t.Context(), m.foreground("a"))
 		require.NoError(t, err)
 		now.Advance(life - margin - 3*time.Second)
-		still, err := cache.GetOrMint(t.Context(), m.source("a", nil))
+		still, err := cache.GetOrMint(t.Context(), m.foreground("a"))
 		require.NoError(t, err)
 		require.Same(t, first, still)
 		now.Advance(4 * time.Second)
-		second, err := cache.GetOrMint(t.Context(), m.source("a", nil))
+		second, err := cache.GetOrMint(t.Context(), m.foreground("a"))
 		require.NoError(t, err)
 		require.NotEqual(t, first.Thumbprint(), second.Thumbprint())
 		require.False(t, first.Evicted(), "that it ended is no eviction: bound tokens of it stay good")
@@ -176,18 +176,18 @@ func TestIMDSsClockCounts(t *testing.T) {
 		}
 		m := &minter{t: t, again: b}
 		cache := at(now)
-		_, err := cache.GetOrMint(t.Context(), m.source("a", nil))
+		_, err := cache.GetOrMint(t.Context(), m.foreground("a"))
 		if expired {
 			require.ErrorContains(t, err, "expired")
 			continue
 		}
 		require.NoError(t, err)
 		now.Advance(6 * day)
-		_, err = cache.GetOrMint(t.Context(), m.source("a", nil))
+		_, err = cache.GetOrMint(t.Context(), m.foreground("a"))
 		require.NoError(t, err)
 		require.EqualValues(t, 1, m.count.Load(), "it serves its whole life, from when it was issued")
 		now.Advance(day)
-		_, err = cache.GetOrMint(t.Context(), m.source("a", nil))
+		_, err = cache.GetOrMint(t.Context(), m.foreground("a"))
 		require.NoError(t, err)
 		require.EqualValues(t, 2, m.count.Load())
 	}

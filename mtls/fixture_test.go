@@ -108,6 +108,13 @@ func (m *minter) source(alias string, store mtls.Store) mtls.Source {
 	return mtls.Source{Alias: alias, Store: store, Mint: m.mint}
 }
 
+// foreground is the source of callers who want nothing done in the background: no renewal.
+func (m *minter) foreground(alias string) mtls.Source {
+	src := m.source(alias, nil)
+	src.Foreground = true
+	return src
+}
+
 // at is a Cache with a clock of the test's.
 func at(f *clock.Fake) *mtls.Cache { return &mtls.Cache{Clock: f.Clock()} }
 
