@@ -37,6 +37,7 @@ func TestQuickstart(t *testing.T) {
 	require.Contains(t, said, "so far: 1 mints", "for the dead certificate")
 	require.Contains(t, said, "so far: 2 mints, 3 tokens", "and one for that which the servers refused")
 	if winstore.UnderWine() {
-		require.Equal(t, 1, strings.Count(said, "it is orphaned"), "%s", said)
+		// At the start, and when the store is looked into for a newer one: no certificate finds its key there.
+		require.Equal(t, 2, strings.Count(said, "it is orphaned"), "%s", said)
 	}
 }
