@@ -38,7 +38,12 @@ func sameHost(req *http.Request, via []*http.Request) error {
 	case len(via) >= 10:
 		return errors.New("azmtls: stopped after 10 redirects")
 	case req.URL.Scheme != "https" || req.URL.Host != via[0].URL.Host:
-		return fmt.Errorf("azmtls: redirect from %s to %s://%s refused, the token is for the first host", via[0].URL.Host, req.URL.Scheme, req.URL.Host)
+		return fmt.Errorf(
+			"azmtls: redirect from %s to %s://%s refused, the token is for the first host",
+			via[0].URL.Host,
+			req.URL.Scheme,
+			req.URL.Host,
+		)
 	}
 	return nil
 }
@@ -105,7 +110,9 @@ func (t bodyTransport) Do(req *http.Request) (*http.Response, error) {
 	full.Body, full.GetBody, full.ContentLength = body.first, body.again, body.length
 	if body.sent {
 		if body.again == nil {
-			return nil, errors.New("azmtls: the certificate was replaced, but the request cannot be repeated: its body cannot be read again; set http.Request.GetBody")
+			return nil, errors.New(
+				"azmtls: the certificate was replaced, but the request cannot be repeated: its body cannot be read again; set http.Request.GetBody",
+			)
 		}
 		again, err := body.again()
 		if err != nil {

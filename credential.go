@@ -2,20 +2,15 @@ package azmtls
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"strings"
 	"sync/atomic"
-	"unicode"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
 	"github.com/azmtls/azmtls/internal/entra"
 	"github.com/azmtls/azmtls/internal/eventlog"
-	"github.com/azmtls/azmtls/internal/failure"
 	"github.com/azmtls/azmtls/internal/imds"
-	"github.com/azmtls/azmtls/internal/oauth"
 	"github.com/azmtls/azmtls/internal/tokencache"
 	"github.com/azmtls/azmtls/mtls"
 )
@@ -98,11 +93,17 @@ func newCredential(o ImdsV2MtlsCredentialOptions) (*ImdsV2MtlsCredential, error)
 // With EnableCAE the token has the client capability "cp1"; Claims go to Entra and bypass cached tokens. When IMDS v2 is not
 // there the error is azidentity's credential-unavailable error, so that a ChainedTokenCredential goes on; every other
 // error is an *[AuthenticationError].
-func (c *ImdsV2MtlsCredential) GetToken(ctx context.Context, opts policy.TokenRequestOptions) (azcore.AccessToken, error) {
+func (c *ImdsV2MtlsCredential) GetToken(
+	ctx context.Context,
+	opts policy.TokenRequestOptions,
+) (azcore.AccessToken, error) {
 	if len(opts.Scopes) != 1 {
-		return azcore.AccessToken{}, newAuthenticationError(fmt.Errorf("GetToken takes exactly one scope, got %d", len(opts.Scopes)), nil)
+		return azcore.AccessToken{}, newAuthenticationError(
+			fmt.Errorf("GetToken takes exactly one scope, got %d", len(opts.Scopes)),
+			nil,
+		)
 	}
-	resource := strings.TrimSuffix(opts.Scopes[0], "/.default")
+	resource := resourceOf(opts.Scopes[0])
 	key := tokencache.Key{Resource: resource, Bound: c.wantsBound(ctx, resource, opts), CAE: opts.EnableCAE}
 	if opts.Claims == "" {
 		if e, refresh := c.tokens.Get(key); e != nil {
@@ -117,17 +118,6 @@ func (c *ImdsV2MtlsCredential) GetToken(ctx context.Context, opts policy.TokenRe
 		return azcore.AccessToken{}, err
 	}
 	return e.Token, nil
-}
-
-// checkResource refuses what cannot be the resource of one scope.
-func checkResource(resource string) error {
-	switch {
-	case resource == "":
-		return errors.New(`the scope names no resource; it should be like "https://vault.azure.net/.default"`)
-	case strings.ContainsFunc(resource, unicode.IsSpace):
-		return errors.New("the scope contains white space; GetToken takes exactly one scope")
-	}
-	return nil
 }
 
 // wantsBound decides which type of token this call gets: one that is bound to the certificate, or a bearer token. Auto binds
@@ -145,7 +135,11 @@ func (c *ImdsV2MtlsCredential) wantsBound(ctx context.Context, resource string, 
 
 // token gets a token that the cache does not have, or may not give out because of claims. Callers who want the same one at the
 // same time share it.
-func (c *ImdsV2MtlsCredential) token(ctx context.Context, key tokencache.Key, claims string) (*tokencache.Entry, error) {
+func (c *ImdsV2MtlsCredential) token(
+	ctx context.Context,
+	key tokencache.Key,
+	claims string,
+) (*tokencache.Entry, error) {
 	if err := checkResource(key.Resource); err != nil {
 		return nil, newAuthenticationError(err, nil)
 	}
@@ -180,7 +174,11 @@ func (c *ImdsV2MtlsCredential) current(ctx context.Context, issued *tokencache.E
 }
 
 // authenticate asks Entra for a token.
-func (c *ImdsV2MtlsCredential) authenticate(ctx context.Context, key tokencache.Key, claims string) (e *tokencache.Entry, err error) {
+func (c *ImdsV2MtlsCredential) authenticate(
+	ctx context.Context,
+	key tokencache.Key,
+	claims string,
+) (e *tokencache.Entry, err error) {
 	ctx, end := runtime.StartSpan(ctx, credName+".GetToken", c.tracing.Tracer, nil)
 	defer func() { end(err) }()
 	merged, err := entra.MergeClaims(claims, key.CAE)
@@ -207,35 +205,6 @@ func (c *ImdsV2MtlsCredential) authenticate(ctx context.Context, key tokencache.
 	return e, nil
 }
 
-// bearerInstead asks for a bearer token where Entra declined a bound one, with the same binding, if that may help.
-func (c *ImdsV2MtlsCredential) bearerInstead(
-	ctx context.Context, x *exchange, claims string, declined error,
-) (token entra.Token, ok bool) {
-	resource := x.request.Resource
-	unsupported := errors.Is(declined, ErrTokenBindingUnsupported)
-	if !unsupported && (claims != "" || !mayGrantBearer(declined) || c.grants.declined(resource)) {
-		return token, false
-	}
-	bound := *x
-	x.request.TokenType = entra.TypeBearer
-	token, err := c.requests.exchange(ctx, x)
-	code := oauthCode(declined)
-	switch {
-	case unsupported && code == unbindableTenant:
-		c.grants.rememberTenant()
-	case unsupported || err == nil:
-		c.grants.remember(resource, true)
-	case failure.Is[*oauth.Error](err):
-		c.grants.remember(resource, false)
-	}
-	if err != nil {
-		*x = bound // the first error stands
-		return token, false
-	}
-	eventlog.Writef(ctx, EventAuthentication, "Entra binds no tokens for %s (%v): bearer tokens for it for an hour", resource, declined)
-	return token, true
-}
-
 func tokenType(bound bool) string {
 	if bound {
 		return entra.TypeMtlsPoP
@@ -249,7 +218,13 @@ func (c *ImdsV2MtlsCredential) refresh(key tokencache.Key) {
 	c.tokens.Refresh(key, func(ctx context.Context) (*tokencache.Entry, error) {
 		e, err := c.authenticate(ctx, key, "")
 		if err != nil {
-			eventlog.Writef(ctx, EventAuthentication, "refreshing the token for %s failed, the old one is used on: %v", key.Resource, err)
+			eventlog.Writef(
+				ctx,
+				EventAuthentication,
+				"refreshing the token for %s failed, the old one is used on: %v",
+				key.Resource,
+				err,
+			)
 		}
 		return e, err
 	})

@@ -47,7 +47,12 @@ type binder struct {
 func newBinder(
 	tokens *tokencache.Cache, b *bindings, current func(context.Context, *tokencache.Entry) (*tokencache.Entry, error),
 ) *binder {
-	return &binder{tokens: tokens, bindings: b, current: current, plain: &http.Client{Transport: template.Clone(b.template)}}
+	return &binder{
+		tokens:   tokens,
+		bindings: b,
+		current:  current,
+		plain:    &http.Client{Transport: template.Clone(b.template)},
+	}
 }
 
 // markedContext is the context of a request of a bound client. It tells GetToken that the client can use a bound token, and the

@@ -1,6 +1,7 @@
 package azmtls
 
 import (
+	"context"
 	"errors"
 	"math/rand/v2"
 	"net/http"
@@ -10,6 +11,9 @@ import (
 	"time"
 
 	"github.com/azmtls/azmtls/internal/clock"
+	"github.com/azmtls/azmtls/internal/entra"
+	"github.com/azmtls/azmtls/internal/eventlog"
+	"github.com/azmtls/azmtls/internal/failure"
 	"github.com/azmtls/azmtls/internal/oauth"
 )
 
@@ -109,4 +113,39 @@ func mayGrantBearer(err error) bool {
 		return false
 	}
 	return !slices.Contains(answers, e.Code) && !slices.ContainsFunc(e.AADSTS, answerCodes.MatchString)
+}
+
+// bearerInstead asks for a bearer token where Entra declined a bound one, with the same binding, if that may help.
+func (c *ImdsV2MtlsCredential) bearerInstead(
+	ctx context.Context, x *exchange, claims string, declined error,
+) (token entra.Token, ok bool) {
+	resource := x.request.Resource
+	unsupported := errors.Is(declined, ErrTokenBindingUnsupported)
+	if !unsupported && (claims != "" || !mayGrantBearer(declined) || c.grants.declined(resource)) {
+		return token, false
+	}
+	bound := *x
+	x.request.TokenType = entra.TypeBearer
+	token, err := c.requests.exchange(ctx, x)
+	code := oauthCode(declined)
+	switch {
+	case unsupported && code == unbindableTenant:
+		c.grants.rememberTenant()
+	case unsupported || err == nil:
+		c.grants.remember(resource, true)
+	case failure.Is[*oauth.Error](err):
+		c.grants.remember(resource, false)
+	}
+	if err != nil {
+		*x = bound // the first error stands
+		return token, false
+	}
+	eventlog.Writef(
+		ctx,
+		EventAuthentication,
+		"Entra binds no tokens for %s (%v): bearer tokens for it for an hour",
+		resource,
+		declined,
+	)
+	return token, true
 }

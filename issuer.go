@@ -32,7 +32,10 @@ func (i *issuer) mint(ctx context.Context, request mtls.MintRequest) (*mtls.Bind
 	if err != nil {
 		return nil, err
 	}
-	der, err := csr.New(key, csr.Params{ClientID: metadata.ClientID, TenantID: metadata.TenantID, CuID: metadata.CuID.JSON()})
+	der, err := csr.New(
+		key,
+		csr.Params{ClientID: metadata.ClientID, TenantID: metadata.TenantID, CuID: metadata.CuID.JSON()},
+	)
 	if err != nil {
 		return nil, definite(ctx, err)
 	}
@@ -126,9 +129,14 @@ func (i *issuer) attest(ctx context.Context, request mtls.AttestationRequest) (s
 	if i.attestation == nil {
 		return "", nil
 	}
-	jwt, err := flight.Within(ctx, limits.Attestation, "the attestation of the key", func(ctx context.Context) (string, error) {
-		return i.attestation.Attest(ctx, request)
-	})
+	jwt, err := flight.Within(
+		ctx,
+		limits.Attestation,
+		"the attestation of the key",
+		func(ctx context.Context) (string, error) {
+			return i.attestation.Attest(ctx, request)
+		},
+	)
 	if err == nil && strings.TrimSpace(jwt) == "" {
 		err = errors.New("the provider returned no token")
 	}

@@ -42,8 +42,11 @@ func (s *keySource) key(ctx context.Context) (mtls.Key, error) {
 	case key == nil:
 		return nil, errors.New("the key provider returned a nil Key and no error")
 	case key.Strength() < s.minStrength:
-		return nil, fmt.Errorf("the key of the binding has strength %s where MinBindingStrength demands %s; nothing was sent",
-			key.Strength(), s.minStrength)
+		return nil, fmt.Errorf(
+			"the key of the binding has strength %s where MinBindingStrength demands %s; nothing was sent",
+			key.Strength(),
+			s.minStrength,
+		)
 	}
 	return key, nil
 }

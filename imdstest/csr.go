@@ -90,10 +90,13 @@ func readRDN(subject *cryptobyte.String, attribute encodingasn1.ObjectIdentifier
 func checkCuID(attributes cryptobyte.String, want string) error {
 	var attribute, set, value cryptobyte.String
 	var oid encodingasn1.ObjectIdentifier
-	if !attributes.ReadASN1(&attribute, asn1.SEQUENCE) || !attributes.Empty() || !attribute.ReadASN1ObjectIdentifier(&oid) || !oid.Equal(oidCuID) {
+	if !attributes.ReadASN1(&attribute, asn1.SEQUENCE) || !attributes.Empty() ||
+		!attribute.ReadASN1ObjectIdentifier(&oid) ||
+		!oid.Equal(oidCuID) {
 		return fmt.Errorf("its one attribute is not %s", oidCuID)
 	}
-	if !attribute.ReadASN1(&set, asn1.SET) || !attribute.Empty() || !set.ReadASN1(&value, asn1.UTF8String) || !set.Empty() {
+	if !attribute.ReadASN1(&set, asn1.SET) || !attribute.Empty() || !set.ReadASN1(&value, asn1.UTF8String) ||
+		!set.Empty() {
 		return errors.New("its attribute is not a SET of one UTF8String")
 	}
 	if string(value) != want {

@@ -137,11 +137,18 @@ func writeEntraError(w http.ResponseWriter, r *http.Request, status int, code, a
 	}
 	trace, now := uuid.NewString(), time.Now().UTC().Format("2006-01-02 15:04:05Z")
 	writeJSON(w, status, map[string]any{
-		"error":             code,
-		"error_description": fmt.Sprintf("AADSTS%s: %s. Trace ID: %s Correlation ID: %s Timestamp: %s", aadsts, reason, trace, correlation, now),
-		"error_codes":       []json.Number{json.Number(aadsts)},
-		"timestamp":         now,
-		"trace_id":          trace,
-		"correlation_id":    correlation,
+		"error": code,
+		"error_description": fmt.Sprintf(
+			"AADSTS%s: %s. Trace ID: %s Correlation ID: %s Timestamp: %s",
+			aadsts,
+			reason,
+			trace,
+			correlation,
+			now,
+		),
+		"error_codes":    []json.Number{json.Number(aadsts)},
+		"timestamp":      now,
+		"trace_id":       trace,
+		"correlation_id": correlation,
 	})
 }

@@ -37,7 +37,11 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		s.reject(Resource, err.Error())
 		w.Header().Set("WWW-Authenticate", `mtls_pop error="invalid_token"`)
-		writeJSON(w, http.StatusUnauthorized, map[string]any{"error": map[string]any{"code": "InvalidAuthenticationToken", "message": err.Error()}})
+		writeJSON(
+			w,
+			http.StatusUnauthorized,
+			map[string]any{"error": map[string]any{"code": "InvalidAuthenticationToken", "message": err.Error()}},
+		)
 		return
 	}
 	s.count(func(c *Counts) { c.ResourceAuthorized++ })
@@ -55,7 +59,11 @@ func (s *Server) authorize(r *http.Request, client *x509.Certificate) (Caller, e
 		AppID        string            `json:"appid"`
 		Confirmation map[string]string `json:"cnf"`
 	}
-	options := []jwt.ParserOption{jwt.WithValidMethods([]string{"ES256"}), jwt.WithTimeFunc(s.options.Time), jwt.WithExpirationRequired()}
+	options := []jwt.ParserOption{
+		jwt.WithValidMethods([]string{"ES256"}),
+		jwt.WithTimeFunc(s.options.Time),
+		jwt.WithExpirationRequired(),
+	}
 	if s.options.ResourceAudience != "" {
 		options = append(options, jwt.WithAudience(s.options.ResourceAudience))
 	}
@@ -73,7 +81,9 @@ func (s *Server) authorize(r *http.Request, client *x509.Certificate) (Caller, e
 	case scheme == "mtls_pop" && client == nil:
 		return Caller{}, fmt.Errorf("a bound token was sent on a connection without a certificate")
 	case scheme == "mtls_pop" && bound != caller.Thumbprint:
-		return Caller{}, fmt.Errorf("a token was sent on a connection with another certificate than the one it is bound to")
+		return Caller{}, fmt.Errorf(
+			"a token was sent on a connection with another certificate than the one it is bound to",
+		)
 	case scheme == "Bearer" && bound != "":
 		return Caller{}, fmt.Errorf("a bound token was sent as Bearer")
 	case scheme != "mtls_pop" && scheme != "Bearer":

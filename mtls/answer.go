@@ -38,16 +38,24 @@ func (f *facts) read(req *http.Request, resp *http.Response) {
 
 // nginxPage is the beginning of the page by which nginx says that it does not take a certificate: the title is its own. What
 // an application echoes from its user stands elsewhere.
-var nginxPage = regexp.MustCompile(`(?i)^\s*(?:<!doctype[^>]*>\s*)?<html>\s*<head>\s*<title>(?-i:400 The SSL certificate error)</title>`)
+var nginxPage = regexp.MustCompile(
+	`(?i)^\s*(?:<!doctype[^>]*>\s*)?<html>\s*<head>\s*<title>(?-i:400 The SSL certificate error)</title>`,
+)
 
 // evidence returns the error of an answer that refuses the certificate. The answer's body is closed.
 func (f *facts) evidence(resp *http.Response) error {
 	defer func() { _ = resp.Body.Close() }()
 	switch f.said {
 	case nginxRefuses:
-		return answerError("400 The SSL certificate error, as nginx does to a client certificate that it does not take", resp)
+		return answerError(
+			"400 The SSL certificate error, as nginx does to a client certificate that it does not take",
+			resp,
+		)
 	case keyVaultRefuses:
-		return answerError("401 MtlsCnfClaimRequestDataValidationFailed, as Key Vault does when token and certificate do not match", resp)
+		return answerError(
+			"401 MtlsCnfClaimRequestDataValidationFailed, as Key Vault does when token and certificate do not match",
+			resp,
+		)
 	case nothingSaid:
 	}
 	if f.oauth != nil {
@@ -60,7 +68,11 @@ func (f *facts) evidence(resp *http.Response) error {
 func answerError(text string, resp *http.Response) error {
 	kept := *resp
 	kept.Body = io.NopCloser(bytes.NewReader(peek(resp)))
-	return fmt.Errorf("the resource answered %s (%w)", text, statusError{&azcore.ResponseError{StatusCode: resp.StatusCode, RawResponse: &kept}})
+	return fmt.Errorf(
+		"the resource answered %s (%w)",
+		text,
+		statusError{&azcore.ResponseError{StatusCode: resp.StatusCode, RawResponse: &kept}},
+	)
 }
 
 // statusError is a *azcore.ResponseError whose text is its status alone: the whole one quotes the answer.

@@ -91,7 +91,8 @@ func (a *attempt) gotFirstResponseByte() { a.answered.Store(true) }
 // isUnasked reports that the connection is new, speaks TLS 1.3 and was opened without the server asking for the certificate.
 func (a *attempt) isUnasked() bool {
 	conn, c := a.got.Load(), a.connection()
-	return conn != nil && c != nil && !a.reused.Load() && !c.sent() && conn.ConnectionState().Version == tls.VersionTLS13
+	return conn != nil && c != nil && !a.reused.Load() && !c.sent() &&
+		conn.ConnectionState().Version == tls.VersionTLS13
 }
 
 // connection returns the connection that the attempt ended on, nil if it never came to one.

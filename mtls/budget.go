@@ -60,7 +60,11 @@ type pausedError struct {
 }
 
 func (e *pausedError) Error() string {
-	return fmt.Sprintf("mtls: nothing was tried, the next attempt is at %s, since: %v", e.until.UTC().Format("15:04:05 MST"), e.cause)
+	return fmt.Sprintf(
+		"mtls: nothing was tried, the next attempt is at %s, since: %v",
+		e.until.UTC().Format("15:04:05 MST"),
+		e.cause,
+	)
 }
 
 func (e *pausedError) Unwrap() error { return e.cause }

@@ -54,8 +54,11 @@ func guardCallers(h *http.Transport) {
 			err = guard("the proxy function", func() error { u, err = proxy(req); return err })
 			if err == nil && u != nil && u.Scheme == "https" {
 				// net/http would use one TLS configuration for proxy and server.
-				err = fmt.Errorf("mtls: the proxy %s is reached over TLS, which would present the binding's certificate to it; "+
-					"use an http or socks5 proxy", u.Host)
+				err = fmt.Errorf(
+					"mtls: the proxy %s is reached over TLS, which would present the binding's certificate to it; "+
+						"use an http or socks5 proxy",
+					u.Host,
+				)
 			}
 			return u, asCallers(err)
 		}

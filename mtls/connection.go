@@ -37,12 +37,16 @@ func newConnection(raw net.Conn) *connection {
 // maxRenegotiations is how often a server may renegotiate on one connection. Every time costs a signature.
 const maxRenegotiations = 10
 
-var errRenegotiations = fmt.Errorf("mtls: the server renegotiated more than %d times on one connection", maxRenegotiations)
+var errRenegotiations = fmt.Errorf(
+	"mtls: the server renegotiated more than %d times on one connection",
+	maxRenegotiations,
+)
 
 func (c *connection) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	// A handshake record after a handshake that has ended is the ClientHello of a renegotiation.
-	if c.written.idle() && c.written.changes > maxRenegotiations && c.written.body == 0 && len(p) > 0 && p[0] == recordHandshake {
+	if c.written.idle() && c.written.changes > maxRenegotiations && c.written.body == 0 && len(p) > 0 &&
+		p[0] == recordHandshake {
 		c.mu.Unlock()
 		return 0, errRenegotiations
 	}
@@ -109,7 +113,9 @@ func (c *connection) renegotiating() bool {
 }
 
 // noting wraps a dial function so that the attempt it is made for knows the connection.
-func noting(dial func(ctx context.Context, network, addr string) (net.Conn, error)) func(context.Context, string, string) (net.Conn, error) {
+func noting(
+	dial func(ctx context.Context, network, addr string) (net.Conn, error),
+) func(context.Context, string, string) (net.Conn, error) {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		raw, err := dial(ctx, network, addr)
 		if err != nil {

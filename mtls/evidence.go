@@ -98,15 +98,27 @@ var table = []struct {
 	{"Entra finds the binding stale", aadsts("AADSTS1000901", "AADSTS500181"), refused},
 	{"Entra does not know the client by its certificate", oauthError("invalid_client"), refused},
 	{"nginx does not take the certificate", func(f *facts) bool { return f.said == nginxRefuses }, refused},
-	{"Key Vault finds another certificate than the token's", func(f *facts) bool { return f.said == keyVaultRefuses }, refused},
+	{
+		"Key Vault finds another certificate than the token's",
+		func(f *facts) bool { return f.said == keyVaultRefuses },
+		refused,
+	},
 	{"an answer that is no refusal", func(f *facts) bool { return f.err == nil }, accepted},
 	{"the answer had begun", func(f *facts) bool { return f.began }, noEvidence},
 
 	{"a certificate alert after ours was sent, in the handshake or first thing after it", func(f *facts) bool {
 		return f.sent && (f.handshake || f.firstRead) && isCertificateAlert(f)
 	}, refused},
-	{"an alert ended a connection that had served a request", func(f *facts) bool { return f.reused && isAlert(f.err) }, onceMore},
-	{"no loss: DNS, dial, proxy, time-out, untrusted server, other alerts", func(f *facts) bool { return !isLoss(f.err) }, noEvidence},
+	{
+		"an alert ended a connection that had served a request",
+		func(f *facts) bool { return f.reused && isAlert(f.err) },
+		onceMore,
+	},
+	{
+		"no loss: DNS, dial, proxy, time-out, untrusted server, other alerts",
+		func(f *facts) bool { return !isLoss(f.err) },
+		noEvidence,
+	},
 
 	{"a loss on a reused connection", func(f *facts) bool { return f.reused }, onceMore},
 	{"a loss before ours was sent", func(f *facts) bool { return !f.sent }, onceMore},
@@ -142,7 +154,8 @@ func oauthError(code string) func(*facts) bool {
 
 // definite reports that Entra gave an answer of its own, not one of overload or illness.
 func (f *facts) definite() bool {
-	return f.oauth != nil && f.status/100 == 4 && f.status != http.StatusTooManyRequests && f.status != http.StatusRequestTimeout
+	return f.oauth != nil && f.status/100 == 4 && f.status != http.StatusTooManyRequests &&
+		f.status != http.StatusRequestTimeout
 }
 
 func isCertificateAlert(f *facts) bool {

@@ -28,8 +28,13 @@ func (e *entry) permit() (MintRequest, error) {
 func (e *entry) mint(ctx context.Context, src Source, request MintRequest) (*Binding, error) {
 	b, err := src.mint(ctx, request)
 	if err == nil && !request.BypassCache && e.barred(b) {
-		eventlog.Writef(ctx, eventlog.Binding, "IMDS issued the evicted certificate %s of %s again; it is asked to bypass its cache",
-			eventlog.Mask(b.Thumbprint()), eventlog.Mask(src.Alias))
+		eventlog.Writef(
+			ctx,
+			eventlog.Binding,
+			"IMDS issued the evicted certificate %s of %s again; it is asked to bypass its cache",
+			eventlog.Mask(b.Thumbprint()),
+			eventlog.Mask(src.Alias),
+		)
 		request.BypassCache = true
 		if other, err := src.mint(ctx, request); err == nil {
 			b = other
@@ -71,11 +76,19 @@ func vetMinted(b *Binding) error {
 	}
 	switch {
 	case !b.Issued.Before(b.UsableUntil()):
-		return failure.Definite(fmt.Errorf("mtls: the certificate that was issued had already expired, at %s; the clock of IMDS says %s",
-			b.UsableUntil().UTC().Format("2006-01-02T15:04:05Z"), b.Issued.UTC().Format("2006-01-02T15:04:05Z")))
+		return failure.Definite(
+			fmt.Errorf("mtls: the certificate that was issued had already expired, at %s; the clock of IMDS says %s",
+				b.UsableUntil().UTC().Format("2006-01-02T15:04:05Z"), b.Issued.UTC().Format("2006-01-02T15:04:05Z")),
+		)
 	case b.Issued.Before(b.Certificate.Leaf.NotBefore):
-		return failure.Definite(fmt.Errorf("mtls: the certificate that was issued is not valid before %s; the clock of IMDS says %s",
-			b.Certificate.Leaf.NotBefore.UTC().Format("2006-01-02T15:04:05Z"), b.Issued.UTC().Format("2006-01-02T15:04:05Z")))
+		return failure.Definite(
+			fmt.Errorf(
+				"mtls: the certificate that was issued is not valid before %s; the clock of IMDS says %s",
+				b.Certificate.Leaf.NotBefore.UTC().
+					Format("2006-01-02T15:04:05Z"),
+				b.Issued.UTC().Format("2006-01-02T15:04:05Z"),
+			),
+		)
 	}
 	return nil
 }

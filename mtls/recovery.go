@@ -38,10 +38,16 @@ func (p *RecoveryPolicy) Do(req *policy.Request) (*http.Response, error) {
 		return nil, errors.Join(ctx.Err(), err)
 	}
 	if rewindErr := req.RewindBody(); rewindErr != nil {
-		return nil, fmt.Errorf("mtls: the request was not repeated after recovery, its body cannot be read again (%w): %w", rewindErr, err)
+		return nil, fmt.Errorf(
+			"mtls: the request was not repeated after recovery, its body cannot be read again (%w): %w",
+			rewindErr,
+			err,
+		)
 	}
 	if body := req.Body(); body != nil {
-		req.Raw().Body = io.NopCloser(body) // net/http closes what it sends; whoever made the request may want to send it again
+		req.Raw().Body = io.NopCloser(
+			body,
+		) // net/http closes what it sends; whoever made the request may want to send it again
 	}
 	eventlog.Writef(ctx, eventlog.Recovery, "trying once more with another binding: %v", err)
 	resp, err = req.Next()

@@ -42,7 +42,14 @@ func (e *entry) replace(ctx context.Context, src Source, r *Refusal) (again bool
 		e.mu.Unlock()
 		outcome = "the store could not be cleaned, but the certificate stays unused: " + err.Error()
 	}
-	eventlog.Writef(ctx, eventlog.Recovery, "evicted binding %s of %s: %s", eventlog.Mask(bad.Thumbprint()), eventlog.Mask(src.Alias), outcome)
+	eventlog.Writef(
+		ctx,
+		eventlog.Recovery,
+		"evicted binding %s of %s: %s",
+		eventlog.Mask(bad.Thumbprint()),
+		eventlog.Mask(src.Alias),
+		outcome,
+	)
 	return true
 }
 
@@ -128,6 +135,9 @@ func (e *entry) evict(ctx context.Context, src Source, r *Refusal) (deleted func
 	}
 	e.bury(r.Binding)
 	e.current.Store(nil)
-	e.next = MintRequest{BypassCache: r.verdict == attestationRefused, FreshAttestation: r.verdict == attestationRefused}
+	e.next = MintRequest{
+		BypassCache:      r.verdict == attestationRefused,
+		FreshAttestation: r.verdict == attestationRefused,
+	}
 	return e.queue.enqueue(ctx, func(ctx context.Context) error { return src.store().DeleteAll(ctx, src.Alias) }), true
 }

@@ -43,7 +43,11 @@ func (e *entry) renew(src Source, b *Binding) {
 	if wait {
 		return
 	}
-	e.mints.Start(src.MinStrength, limits.Mint, func(ctx context.Context) (*Binding, error) { return e.replaceOld(ctx, src, b) })
+	e.mints.Start(
+		src.MinStrength,
+		limits.Mint,
+		func(ctx context.Context) (*Binding, error) { return e.replaceOld(ctx, src, b) },
+	)
 }
 
 // replaceOld puts another binding in the place of one that gets old: a newer one of another process, or a new one.
@@ -66,8 +70,15 @@ func (e *entry) replaceOld(ctx context.Context, src Source, old *Binding) (*Bind
 		return old, nil
 	}
 	e.minted(b)
-	eventlog.Writef(ctx, eventlog.Binding, "renewed binding %s of %s by %s, usable until %s", eventlog.Mask(old.Thumbprint()),
-		eventlog.Mask(src.Alias), eventlog.Mask(b.Thumbprint()), b.UsableUntil().UTC().Format(time.RFC3339))
+	eventlog.Writef(
+		ctx,
+		eventlog.Binding,
+		"renewed binding %s of %s by %s, usable until %s",
+		eventlog.Mask(old.Thumbprint()),
+		eventlog.Mask(src.Alias),
+		eventlog.Mask(b.Thumbprint()),
+		b.UsableUntil().UTC().Format(time.RFC3339),
+	)
 	e.save(ctx, src, b)
 	return b, nil
 }

@@ -33,7 +33,9 @@ func (r *roundTrip) do() (*http.Response, error) {
 	for {
 		req, err := r.upload.next()
 		if err != nil {
-			return nil, r.fail(fmt.Errorf("mtls: the request to %s was not repeated, as %w: %w", r.upload.req.URL.Host, err, lost))
+			return nil, r.fail(
+				fmt.Errorf("mtls: the request to %s was not repeated, as %w: %w", r.upload.req.URL.Host, err, lost),
+			)
 		}
 		resp, f, changed := r.try(transport, req)
 		if changed && r.lanes < 2 {
@@ -52,8 +54,16 @@ func (r *roundTrip) do() (*http.Response, error) {
 			r.upload.answered(resp)
 			return resp, nil
 		case (v == onceMore || v == lossUnconfirmed) && r.mayRepeat(f):
-			eventlog.Writef(req.Context(), eventlog.Recovery, "connection to %s lost (reused %t, certificate sent %t), "+
-				"trying a fresh one with the same binding: %v", req.URL.Host, f.reused, f.sent, f.err)
+			eventlog.Writef(
+				req.Context(),
+				eventlog.Recovery,
+				"connection to %s lost (reused %t, certificate sent %t), "+
+					"trying a fresh one with the same binding: %v",
+				req.URL.Host,
+				f.reused,
+				f.sent,
+				f.err,
+			)
 			if v == lossUnconfirmed {
 				if err := r.clock().Wait(req.Context(), confirmAfter+rand.N(100*time.Millisecond)); err != nil {
 					return nil, r.fail(errors.Join(err, f.err))

@@ -29,11 +29,23 @@ func (e *entry) load(ctx context.Context, src Source) *Binding {
 		err = e.vetStored(ctx, src, b)
 	}
 	if err != nil {
-		eventlog.Writef(ctx, eventlog.Binding, "no binding of %s taken from the store: %v", eventlog.Mask(src.Alias), err)
+		eventlog.Writef(
+			ctx,
+			eventlog.Binding,
+			"no binding of %s taken from the store: %v",
+			eventlog.Mask(src.Alias),
+			err,
+		)
 		return nil
 	}
 	b.admit(e.clock)
-	eventlog.Writef(ctx, eventlog.Binding, "loaded binding %s of %s from the store", eventlog.Mask(b.Thumbprint()), eventlog.Mask(src.Alias))
+	eventlog.Writef(
+		ctx,
+		eventlog.Binding,
+		"loaded binding %s of %s from the store",
+		eventlog.Mask(b.Thumbprint()),
+		eventlog.Mask(src.Alias),
+	)
 	return b
 }
 

@@ -98,7 +98,11 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, r.fail(failure.NonRetriable(fmt.Errorf("mtls: %w", t.useless)))
 	}
 	if req.URL == nil || req.URL.Scheme != "https" {
-		return nil, r.fail(failure.NonRetriable(fmt.Errorf("mtls: a binding is presented over https only, not to %s", origin(req.URL))))
+		return nil, r.fail(
+			failure.NonRetriable(
+				fmt.Errorf("mtls: a binding is presented over https only, not to %s", origin(req.URL)),
+			),
+		)
 	}
 	r.host = t.hostOf(req.URL.Host)
 	return r.do()

@@ -93,7 +93,13 @@ func setKeyContainer(certificate *windows.CertContext, c container) error {
 	if err != nil {
 		return err
 	}
-	info := &keyProvInfo{container: name, provider: provider, providerType: c.providerType, keySpec: c.keySpec, flags: c.flags}
+	info := &keyProvInfo{
+		container:    name,
+		provider:     provider,
+		providerType: c.providerType,
+		keySpec:      c.keySpec,
+		flags:        c.flags,
+	}
 	err = certSetCertificateContextProperty(certificate, certKeyProvInfoProperty, 0, unsafe.Pointer(info))
 	return failed("CertSetCertificateContextProperty", err)
 }
@@ -109,6 +115,9 @@ func optionalString(s string) (*uint16, error) {
 // property reads a property of a certificate.
 func property(certificate *windows.CertContext, id uint32) ([]byte, error) {
 	return sized(func(data *byte, size *uint32) error {
-		return failed("CertGetCertificateContextProperty", certGetCertificateContextProperty(certificate, id, data, size))
+		return failed(
+			"CertGetCertificateContextProperty",
+			certGetCertificateContextProperty(certificate, id, data, size),
+		)
 	})
 }

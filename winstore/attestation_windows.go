@@ -50,7 +50,10 @@ func (a *KeyGuardAttestation) Attest(ctx context.Context, request mtls.Attestati
 		return "", fmt.Errorf("winstore: KeyGuardAttestation attests keys of winstore.Keys, not %T", request.Key)
 	}
 	if k.strength != mtls.StrengthKeyGuard {
-		return "", fmt.Errorf("winstore: KeyGuardAttestation attests KeyGuard keys; the strongest that this machine has is of strength %s", k.strength)
+		return "", fmt.Errorf(
+			"winstore: KeyGuardAttestation attests KeyGuard keys; the strongest that this machine has is of strength %s",
+			k.strength,
+		)
 	}
 	if !strings.HasPrefix(request.Endpoint, "https://") {
 		return "", errors.New("winstore: the attestation endpoint that IMDS named is not https")

@@ -35,7 +35,9 @@ type attestationLogInfo struct {
 // loadAttestation loads the library from a path, or from where it is installed, but never from the working directory or
 // the PATH, where somebody else may have put one.
 func loadAttestation(path string) (*attestationLibrary, error) {
-	name, from := attestationDLL, uintptr(windows.LOAD_LIBRARY_SEARCH_APPLICATION_DIR|windows.LOAD_LIBRARY_SEARCH_SYSTEM32)
+	name, from := attestationDLL, uintptr(
+		windows.LOAD_LIBRARY_SEARCH_APPLICATION_DIR|windows.LOAD_LIBRARY_SEARCH_SYSTEM32,
+	)
 	if path != "" {
 		if !filepath.IsAbs(path) {
 			return nil, errors.New("KeyGuardAttestation.Library must be an absolute path")
@@ -44,7 +46,11 @@ func loadAttestation(path string) (*attestationLibrary, error) {
 	}
 	handle, err := windows.LoadLibraryEx(name, 0, from)
 	if err != nil {
-		return nil, fmt.Errorf("loading %s, is it installed beside the executable, and for this architecture? %w", attestationDLL, failed("LoadLibraryEx", err))
+		return nil, fmt.Errorf(
+			"loading %s, is it installed beside the executable, and for this architecture? %w",
+			attestationDLL,
+			failed("LoadLibraryEx", err),
+		)
 	}
 	library, err := initAttestation(&windows.DLL{Name: name, Handle: handle})
 	if err != nil {
@@ -84,13 +90,22 @@ func (l *attestationLibrary) attest(endpoint string, key windows.Handle, clientI
 	}
 	var none byte // MSAL.NET sends neither a token nor a payload
 	var token *byte
-	code, _, _ := l.attestKey.Call(uintptr(unsafe.Pointer(wantedFrom)), uintptr(unsafe.Pointer(&none)), uintptr(unsafe.Pointer(&none)),
-		uintptr(key), uintptr(unsafe.Pointer(&token)), uintptr(unsafe.Pointer(client)))
+	code, _, _ := l.attestKey.Call(
+		uintptr(unsafe.Pointer(wantedFrom)),
+		uintptr(unsafe.Pointer(&none)),
+		uintptr(unsafe.Pointer(&none)),
+		uintptr(key),
+		uintptr(unsafe.Pointer(&token)),
+		uintptr(unsafe.Pointer(client)),
+	)
 	if token != nil {
 		defer func() { _, _, _ = l.freeToken.Call(uintptr(unsafe.Pointer(token))) }()
 	}
 	if int32(code) != 0 {
-		return "", fmt.Errorf("winstore: AttestKeyGuardImportKey: 0x%08X; is this a Trusted Launch VM whose vTPM is capable of attestation (tpmtool getdeviceinformation)?", uint32(code))
+		return "", fmt.Errorf(
+			"winstore: AttestKeyGuardImportKey: 0x%08X; is this a Trusted Launch VM whose vTPM is capable of attestation (tpmtool getdeviceinformation)?",
+			uint32(code),
+		)
 	}
 	jwt := windows.BytePtrToString(token)
 	if jwt == "" {
@@ -102,10 +117,19 @@ func (l *attestationLibrary) attest(endpoint string, key windows.Handle, clientI
 // attestationLog is the library's way to our log. It is made once: Windows callbacks of Go are never freed.
 var attestationLog = sync.OnceValue(func() uintptr {
 	const levelWarning = 1
-	return windows.NewCallbackCDecl(func(_ uintptr, _ *byte, level uintptr, function *byte, line uintptr, _ *byte) uintptr {
-		if int32(level) <= levelWarning { // the message itself may hold tokens
-			eventlog.Writef(context.Background(), eventlog.Binding, "%s: trouble in %s, line %d", attestationDLL, windows.BytePtrToString(function), int32(line))
-		}
-		return 0
-	})
+	return windows.NewCallbackCDecl(
+		func(_ uintptr, _ *byte, level uintptr, function *byte, line uintptr, _ *byte) uintptr {
+			if int32(level) <= levelWarning { // the message itself may hold tokens
+				eventlog.Writef(
+					context.Background(),
+					eventlog.Binding,
+					"%s: trouble in %s, line %d",
+					attestationDLL,
+					windows.BytePtrToString(function),
+					int32(line),
+				)
+			}
+			return 0
+		},
+	)
 })

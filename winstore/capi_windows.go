@@ -31,7 +31,11 @@ func (k *capiKey) publicKey() (*rsa.PublicKey, error) {
 	return parsePublicKeyBlob(blob)
 }
 
-var capiHashes = map[crypto.Hash]uint32{crypto.SHA256: cryptAlgorithmSHA256, crypto.SHA384: cryptAlgorithmSHA384, crypto.SHA512: cryptAlgorithmSHA512}
+var capiHashes = map[crypto.Hash]uint32{
+	crypto.SHA256: cryptAlgorithmSHA256,
+	crypto.SHA384: cryptAlgorithmSHA384,
+	crypto.SHA512: cryptAlgorithmSHA512,
+}
 
 func (k *capiKey) sign(digest []byte, p padding) ([]byte, error) {
 	if p.pss {

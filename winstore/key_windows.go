@@ -70,7 +70,13 @@ func (k *key) prove() error {
 	digest := sha256.Sum256([]byte("azmtls liveness probe"))
 	signature, pssErr := k.native.sign(digest[:], padding{hash: crypto.SHA256, pss: true, salt: sha256.Size})
 	if pssErr == nil {
-		pssErr = rsa.VerifyPSS(public, crypto.SHA256, digest[:], signature, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash})
+		pssErr = rsa.VerifyPSS(
+			public,
+			crypto.SHA256,
+			digest[:],
+			signature,
+			&rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash},
+		)
 	}
 	if k.pss = pssErr == nil; k.pss {
 		return nil

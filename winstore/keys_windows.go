@@ -124,9 +124,13 @@ func (t tier) obtain(ctx context.Context, storage keyStorage) (*key, error) {
 }
 
 var (
-	errNotIsolated = errors.New("winstore: this machine does not isolate keys by virtualization-based security (Credential Guard is off, or this is no Trusted Launch VM)")
-	errNoTPM       = errors.New("winstore: this machine has no TPM that its provider can use")
-	errNoPSS       = errors.New("winstore: the provider cannot sign RSASSA-PSS, which IMDS demands of a certificate request")
+	errNotIsolated = errors.New(
+		"winstore: this machine does not isolate keys by virtualization-based security (Credential Guard is off, or this is no Trusted Launch VM)",
+	)
+	errNoTPM = errors.New("winstore: this machine has no TPM that its provider can use")
+	errNoPSS = errors.New(
+		"winstore: the provider cannot sign RSASSA-PSS, which IMDS demands of a certificate request",
+	)
 )
 
 // existing returns the key that is there under the tier's name. With an error, found says whether there is one, a dead one.
@@ -134,7 +138,13 @@ func (t tier) existing(storage keyStorage) (k *key, found bool, err error) {
 	native, err := storage.open(t.provider, t.name)
 	if err != nil {
 		// NTE_NOT_SUPPORTED comes from a provider that keeps no keys, as Wine's.
-		return nil, !is(err, windows.NTE_BAD_KEYSET, windows.NTE_NOT_FOUND, windows.NTE_NO_KEY, windows.NTE_NOT_SUPPORTED), err
+		return nil, !is(
+			err,
+			windows.NTE_BAD_KEYSET,
+			windows.NTE_NOT_FOUND,
+			windows.NTE_NO_KEY,
+			windows.NTE_NOT_SUPPORTED,
+		), err
 	}
 	if t == keyGuard && !native.isolated() {
 		native.close()

@@ -23,7 +23,13 @@ func openMy(flags uint32) (*my, error) {
 	if err != nil {
 		return nil, err
 	}
-	store, err := windows.CertOpenStore(windows.CERT_STORE_PROV_SYSTEM_W, 0, 0, windows.CERT_SYSTEM_STORE_CURRENT_USER|flags, uintptr(unsafe.Pointer(name)))
+	store, err := windows.CertOpenStore(
+		windows.CERT_STORE_PROV_SYSTEM_W,
+		0,
+		0,
+		windows.CERT_SYSTEM_STORE_CURRENT_USER|flags,
+		uintptr(unsafe.Pointer(name)),
+	)
 	if err != nil {
 		return nil, fmt.Errorf(`winstore: opening CurrentUser\My: %w`, failed("CertOpenStore", err))
 	}
@@ -173,7 +179,10 @@ func (m *my) add(der []byte, name string, key container) error {
 			return err
 		}
 	}
-	return failed("CertAddCertificateContextToStore", windows.CertAddCertificateContextToStore(m.store, context, windows.CERT_STORE_ADD_NEW, nil))
+	return failed(
+		"CertAddCertificateContextToStore",
+		windows.CertAddCertificateContextToStore(m.store, context, windows.CERT_STORE_ADD_NEW, nil),
+	)
 }
 
 // friendlyName returns the friendly name of a certificate, empty if it has none.
@@ -191,5 +200,8 @@ func setFriendlyName(context *windows.CertContext, name string) error {
 		return err
 	}
 	blob := &windows.CryptDataBlob{Size: uint32(2 * len(wide)), Data: (*byte)(unsafe.Pointer(&wide[0]))}
-	return failed("CertSetCertificateContextProperty", certSetCertificateContextProperty(context, certFriendlyNameProperty, 0, unsafe.Pointer(blob)))
+	return failed(
+		"CertSetCertificateContextProperty",
+		certSetCertificateContextProperty(context, certFriendlyNameProperty, 0, unsafe.Pointer(blob)),
+	)
 }

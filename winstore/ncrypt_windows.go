@@ -45,7 +45,10 @@ func (ncrypt) open(provider, name string) (cngKey, error) {
 func (ncrypt) create(provider, name string, flags uint32) (cngKey, error) {
 	k := &ncryptKey{}
 	err := withProvider(provider, name, func(storage windows.Handle, name *uint16) error {
-		return failed("NCryptCreatePersistedKey", ncryptCreatePersistedKey(storage, &k.handle, windows.StringToUTF16Ptr("RSA"), name, 0, flags))
+		return failed(
+			"NCryptCreatePersistedKey",
+			ncryptCreatePersistedKey(storage, &k.handle, windows.StringToUTF16Ptr("RSA"), name, 0, flags),
+		)
 	})
 	if err != nil {
 		return nil, err
@@ -125,7 +128,13 @@ func (k *ncryptKey) finalize(usage uint32) error {
 		{"Key Usage", usage, ncryptPersist},
 	} {
 		word := binary.LittleEndian.AppendUint32(nil, p.value)
-		err := ncryptSetProperty(k.handle, windows.StringToUTF16Ptr(p.name), &word[0], uint32(len(word)), p.flags|ncryptSilent)
+		err := ncryptSetProperty(
+			k.handle,
+			windows.StringToUTF16Ptr(p.name),
+			&word[0],
+			uint32(len(word)),
+			p.flags|ncryptSilent,
+		)
 		if is(err, windows.NTE_NOT_SUPPORTED) && p.name != "Length" {
 			continue // hardware that exports nothing anyway, or knows one use only
 		}
@@ -141,7 +150,19 @@ func (k *ncryptKey) isolated() bool { return flagsProperty(k.handle, "Virtual Is
 
 func (k *ncryptKey) publicKey() (*rsa.PublicKey, error) {
 	blob, err := sized(func(data *byte, size *uint32) error {
-		return failed("NCryptExportKey", ncryptExportKey(k.handle, 0, windows.StringToUTF16Ptr("RSAPUBLICBLOB"), nil, data, *size, size, ncryptSilent))
+		return failed(
+			"NCryptExportKey",
+			ncryptExportKey(
+				k.handle,
+				0,
+				windows.StringToUTF16Ptr("RSAPUBLICBLOB"),
+				nil,
+				data,
+				*size,
+				size,
+				ncryptSilent,
+			),
+		)
 	})
 	if err != nil {
 		return nil, err
@@ -159,7 +180,10 @@ func (k *ncryptKey) sign(digest []byte, p padding) ([]byte, error) {
 		flags, info = bcryptPadPSS, unsafe.Pointer(&pssPaddingInfo{hash, uint32(p.salt)})
 	}
 	return sized(func(data *byte, size *uint32) error {
-		return failed("NCryptSignHash", ncryptSignHash(k.handle, info, &digest[0], uint32(len(digest)), data, *size, size, flags|ncryptSilent))
+		return failed(
+			"NCryptSignHash",
+			ncryptSignHash(k.handle, info, &digest[0], uint32(len(digest)), data, *size, size, flags|ncryptSilent),
+		)
 	})
 }
 

@@ -20,7 +20,11 @@ func parseRSAPublicBlob(blob []byte) (*rsa.PublicKey, error) {
 	if len(blob) < header || binary.LittleEndian.Uint32(blob) != rsaPublicMagic {
 		return nil, errBlob
 	}
-	exponentSize, modulusSize := uint64(binary.LittleEndian.Uint32(blob[8:])), uint64(binary.LittleEndian.Uint32(blob[12:]))
+	exponentSize, modulusSize := uint64(
+		binary.LittleEndian.Uint32(blob[8:]),
+	), uint64(
+		binary.LittleEndian.Uint32(blob[12:]),
+	)
 	if uint64(len(blob)) != header+exponentSize+modulusSize {
 		return nil, errBlob
 	}

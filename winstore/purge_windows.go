@@ -16,7 +16,13 @@ const issuer = "managedidentitysnissuer.login.microsoft.com"
 func purge(ctx context.Context, t tier) {
 	removed, err := purgeIssued(t)
 	if err != nil {
-		eventlog.Writef(ctx, eventlog.Recovery, "deleting the certificates of the key that %s replaces: %v", t.name, err)
+		eventlog.Writef(
+			ctx,
+			eventlog.Recovery,
+			"deleting the certificates of the key that %s replaces: %v",
+			t.name,
+			err,
+		)
 	}
 	if removed > 0 {
 		eventlog.Writef(ctx, eventlog.Recovery, "deleted %d certificates of the key that %s replaces", removed, t.name)

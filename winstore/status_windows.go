@@ -58,9 +58,24 @@ func transient(err error) bool {
 	var code syscall.Errno
 	const tpmBaseServices = 0x80284 // TBS_E_*
 	return errors.As(err, &code) && code>>12 == tpmBaseServices ||
-		is(err, windows.TPM_E_RETRY, windows.TPM_E_DEFEND_LOCK_RUNNING, windows.TPM_20_E_RETRY, windows.TPM_20_E_LOCKOUT, windows.TPM_E_PCP_DEVICE_NOT_READY) ||
+		is(
+			err,
+			windows.TPM_E_RETRY,
+			windows.TPM_E_DEFEND_LOCK_RUNNING,
+			windows.TPM_20_E_RETRY,
+			windows.TPM_20_E_LOCKOUT,
+			windows.TPM_E_PCP_DEVICE_NOT_READY,
+		) ||
 		is(err, windows.NTE_DEVICE_NOT_READY, windows.NTE_NO_MEMORY, windows.NTE_TEMPORARY_PROFILE, windows.NTE_PERM) ||
-		is(err, windows.ERROR_ACCESS_DENIED, windows.ERROR_NOT_ENOUGH_MEMORY, windows.ERROR_OUTOFMEMORY, windows.RPC_S_SERVER_UNAVAILABLE, windows.RPC_S_SERVER_TOO_BUSY, windows.RPC_S_CALL_FAILED)
+		is(
+			err,
+			windows.ERROR_ACCESS_DENIED,
+			windows.ERROR_NOT_ENOUGH_MEMORY,
+			windows.ERROR_OUTOFMEMORY,
+			windows.RPC_S_SERVER_UNAVAILABLE,
+			windows.RPC_S_SERVER_TOO_BUSY,
+			windows.RPC_S_CALL_FAILED,
+		)
 }
 
 // statusNames are the codes that certificates and keys fail with. The text that Windows has for them is in the

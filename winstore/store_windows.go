@@ -137,7 +137,9 @@ func save(alias string, b *mtls.Binding, now time.Time) error {
 	}
 	k, ok := b.Certificate.PrivateKey.(*key)
 	if !ok || k.container.name == "" {
-		return errors.New("winstore: only a binding whose private key Windows keeps can be stored; use winstore.Keys as KeyProvider, or mtls.NoStore as Store")
+		return errors.New(
+			"winstore: only a binding whose private key Windows keeps can be stored; use winstore.Keys as KeyProvider, or mtls.NoStore as Store",
+		)
 	}
 	leaf := b.Certificate.Leaf
 	return change(alias, func(m *my, own entries) error {

@@ -11,7 +11,11 @@ import (
 	"github.com/azmtls/azmtls/mtls"
 )
 
-var errUnsupported = fmt.Errorf("winstore: certificate store and keys of Windows cannot be had on %s: %w", runtime.GOOS, errors.ErrUnsupported)
+var errUnsupported = fmt.Errorf(
+	"winstore: certificate store and keys of Windows cannot be had on %s: %w",
+	runtime.GOOS,
+	errors.ErrUnsupported,
+)
 
 // Load returns an error that is [errors.ErrUnsupported].
 func (Store) Load(context.Context, string) (*mtls.Binding, error) { return nil, errUnsupported }

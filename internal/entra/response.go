@@ -35,7 +35,9 @@ func ParseToken(resp *http.Response, asked string) (Token, error) {
 	}
 	if err := json.Unmarshal(body, &answer); err != nil {
 		// err could quote the token
-		return Token{}, errors.New("the answer of the token endpoint is malformed: it is not the JSON that was expected")
+		return Token{}, errors.New(
+			"the answer of the token endpoint is malformed: it is not the JSON that was expected",
+		)
 	}
 	switch {
 	case answer.TokenType == "":

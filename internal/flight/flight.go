@@ -35,7 +35,12 @@ type flight[V any] struct {
 // the work is an error. The error of a caller who gave up is ctx.Err(), and says what it was that took so long: see [Enter].
 //
 // What the work logs is written when it has landed, so that who reads it may ask for what the work is for.
-func (g *Group[K, V]) Do(ctx context.Context, key K, limit time.Duration, work func(context.Context) (V, error)) (V, error) {
+func (g *Group[K, V]) Do(
+	ctx context.Context,
+	key K,
+	limit time.Duration,
+	work func(context.Context) (V, error),
+) (V, error) {
 	f := g.join(key, limit, work, 1)
 	defer g.leave(ctx, f)
 	defer await(ctx, &f.stage)()

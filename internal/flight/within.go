@@ -8,7 +8,12 @@ import (
 
 // Within returns the result of work that may not heed its context: it is waited for no longer than the limit, nor than ctx lasts.
 // The name says what is waited for. A panic of the work is an error.
-func Within[V any](ctx context.Context, limit time.Duration, name string, work func(context.Context) (V, error)) (V, error) {
+func Within[V any](
+	ctx context.Context,
+	limit time.Duration,
+	name string,
+	work func(context.Context) (V, error),
+) (V, error) {
 	Enter(ctx, name)
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()

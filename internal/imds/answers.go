@@ -102,7 +102,13 @@ func (a issueAnswer) check() (Issued, error) {
 	if err != nil {
 		return Issued{}, fmt.Errorf("certificate is not the DER of one: %w", err)
 	}
-	return Issued{ClientID: a.ClientID, TenantID: a.TenantID, Certificate: leaf, IdentityType: a.IdentityType, Endpoint: endpoint + "/" + a.TenantID}, nil
+	return Issued{
+		ClientID:     a.ClientID,
+		TenantID:     a.TenantID,
+		Certificate:  leaf,
+		IdentityType: a.IdentityType,
+		Endpoint:     endpoint + "/" + a.TenantID,
+	}, nil
 }
 
 // checkEndpoint refuses an endpoint to which a certificate must not be presented.

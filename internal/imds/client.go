@@ -69,8 +69,13 @@ func New(o Options) (*Client, error) {
 		endpoint = defaultEndpoint
 	}
 	u, err := url.Parse(endpoint)
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return nil, fmt.Errorf("the IMDS endpoint (%s) must be a URL like %s, without userinfo, query or fragment", endpointEnv, defaultEndpoint)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || u.RawQuery != "" ||
+		u.Fragment != "" {
+		return nil, fmt.Errorf(
+			"the IMDS endpoint (%s) must be a URL like %s, without userinfo, query or fragment",
+			endpointEnv,
+			defaultEndpoint,
+		)
 	}
 	c := &Client{endpoint: strings.TrimSuffix(endpoint, "/"), id: o.ID, clock: o.Clock}
 	next, closeIdle := withoutRedirects(o.Transport)
@@ -107,7 +112,9 @@ func (c *Client) Metadata(ctx context.Context) (Metadata, error) {
 	case resp.StatusCode == http.StatusNotFound:
 		return m, &UnavailableError{reason: "IMDS at " + c.endpoint + " has no version 2 (404 to getplatformmetadata)"}
 	case resp.StatusCode == http.StatusOK && !strings.Contains(strings.ToUpper(server), "IMDS"):
-		return m, &UnavailableError{reason: fmt.Sprintf("what answers at %s is not IMDS (Server: %.40q)", c.endpoint, server)}
+		return m, &UnavailableError{
+			reason: fmt.Sprintf("what answers at %s is not IMDS (Server: %.40q)", c.endpoint, server),
+		}
 	}
 	if err := c.decode(resp, &m); err != nil {
 		return Metadata{}, fmt.Errorf("asking IMDS for the platform metadata: %w", err)
@@ -134,7 +141,10 @@ func (c *Client) firstRequest(ctx context.Context, req *policy.Request) (*http.R
 	case err == nil || ctx.Err() != nil:
 		return resp, err
 	case late != nil:
-		return nil, &UnavailableError{reason: fmt.Sprintf("IMDS at %s did not answer within %s", c.endpoint, late.Limit), cause: err}
+		return nil, &UnavailableError{
+			reason: fmt.Sprintf("IMDS at %s did not answer within %s", c.endpoint, late.Limit),
+			cause:  err,
+		}
 	case isDialError(err):
 		return nil, &UnavailableError{reason: "nothing listens at " + c.endpoint, cause: err}
 	}

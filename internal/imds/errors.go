@@ -88,7 +88,11 @@ func (e malformedError) Unwrap() error { return e.err }
 func isDefinite(err error) bool {
 	if refused, ok := errors.AsType[*Error](err); ok {
 		switch refused.StatusCode {
-		case http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented:
+		case http.StatusBadRequest,
+			http.StatusForbidden,
+			http.StatusNotFound,
+			http.StatusMethodNotAllowed,
+			http.StatusNotImplemented:
 			return true
 		}
 		return false

@@ -37,7 +37,8 @@ func (t transport) Do(req *http.Request) (*http.Response, error) {
 	if answered, ok := req.Context().Value(answeredKey{}).(func()); ok {
 		answered()
 	}
-	redirected := resp.Request != nil && resp.Request.URL != nil && resp.Request.URL.String() != req.URL.String() && resp.Request.Response != nil
+	redirected := resp.Request != nil && resp.Request.URL != nil && resp.Request.URL.String() != req.URL.String() &&
+		resp.Request.Response != nil
 	if redirected || resp.StatusCode/100 == 3 {
 		_ = resp.Body.Close()
 		return nil, redirectError{host: req.URL.Host, path: req.URL.Path, status: resp.StatusCode}

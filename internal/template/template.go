@@ -29,17 +29,23 @@ func Check(t *http.Transport) error {
 	}
 	//lint:ignore SA1019 the deprecated dialer bypasses the binding's certificate as well
 	if t.DialTLSContext != nil || t.DialTLS != nil {
-		return errors.New("the template transport dials TLS itself (DialTLS, DialTLSContext), so the binding's certificate would never be presented; set DialContext instead")
+		return errors.New(
+			"the template transport dials TLS itself (DialTLS, DialTLSContext), so the binding's certificate would never be presented; set DialContext instead",
+		)
 	}
 	config := t.TLSClientConfig
 	if config == nil {
-		return errors.New("the template transport has no TLSClientConfig; set one (an empty &tls.Config{} trusts the system's roots), or start from a Clone of http.DefaultTransport")
+		return errors.New(
+			"the template transport has no TLSClientConfig; set one (an empty &tls.Config{} trusts the system's roots), or start from a Clone of http.DefaultTransport",
+		)
 	}
 	if config.MaxVersion != 0 && config.MaxVersion < tls.VersionTLS12 {
 		return errors.New("the template transport allows no TLS 1.2 or later; raise TLSClientConfig.MaxVersion")
 	}
 	if len(config.Certificates) > 0 || config.GetClientCertificate != nil {
-		return errors.New("the template transport has a client certificate of its own; the binding provides the certificate")
+		return errors.New(
+			"the template transport has a client certificate of its own; the binding provides the certificate",
+		)
 	}
 	return nil
 }
