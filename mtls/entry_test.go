@@ -1,0 +1,110 @@
+package mtls
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"math/big"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/azmtls/azmtls/internal/clock"
+	"github.com/azmtls/azmtls/internal/failure"
+	"github.com/stretchr/testify/require"
+)
+
+type ecKey struct{ *ecdsa.PrivateKey }
+
+func (ecKey) Strength() BindingStrength { return StrengthSoftware }
+
+// plain returns a binding that no Cache has given out.
+func plain(t *testing.T) *Binding {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(7 * 24 * time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	require.NoError(t, err)
+	leaf, err := x509.ParseCertificate(der)
+	require.NoError(t, err)
+	return &Binding{
+		Certificate: tls.Certificate{Certificate: [][]byte{der}, PrivateKey: ecKey{key}, Leaf: leaf},
+		Endpoint:    "https://entra.example/tenant",
+	}
+}
+
+// A certificate that IMDS issues again is barred no more, not even by a late refusal of the binding that it was first. Where it was
+// not paid for by an eviction, it costs a unit.
+func TestReissuedCertificateIsBarredNoMore(t *testing.T) {
+	fake := clock.NewFake(time.Now())
+	e := newEntry(fake.Clock(), &pause{})
+	first := plain(t)
+	e.minted(first)
+	require.True(t, e.token.available(fake.Boot()), "a mint costs nothing")
+	e.bury(first)
+	require.True(t, e.tombstones.bar(first))
+	again := *first
+	e.minted(&again)
+	require.False(t, e.tombstones.bar(&again))
+	require.False(t, e.token.available(fake.Boot()), "it is counted")
+	e.bury(first)
+	require.False(t, e.tombstones.bar(&again))
+	require.False(t, again.Evicted())
+}
+
+// countingStore counts what is asked of it.
+type countingStore struct {
+	NoStore
+	loads int
+}
+
+func (s *countingStore) Load(context.Context, string) (*Binding, error) {
+	s.loads++
+	return nil, ErrNotFound
+}
+
+// While the next mint waits for a unit, a call costs nothing: the store is not read either.
+func TestWaitingForAUnitCostsNothing(t *testing.T) {
+	fake := clock.NewFake(time.Now())
+	store, mints := &countingStore{}, 0
+	cache := &Cache{Clock: fake.Clock()}
+	src := Source{Alias: "a", Store: store, Mint: func(context.Context, MintRequest) (*Binding, error) {
+		mints++
+		return nil, failure.Definite(errors.New("no certificates for this machine"))
+	}}
+	for range 100 {
+		_, err := cache.GetOrMint(t.Context(), src)
+		require.ErrorContains(t, err, "no certificates for this machine")
+	}
+	require.Equal(t, 1, store.loads)
+	require.Equal(t, 1, mints)
+}
+
+// A host that answers without having asked for the certificate has not accepted it.
+func TestUnaskedHostAcceptsNothing(t *testing.T) {
+	for auth, accepted := range map[tls.ClientAuthType]bool{tls.NoClientCert: false, tls.RequestClientCert: true} {
+		server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+		server.TLS = &tls.Config{ClientAuth: auth}
+		server.StartTLS()
+		b := plain(t)
+		b.admit(nil)
+		transport := NewTransport(server.Client().Transport.(*http.Transport), b)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL, nil)
+		require.NoError(t, err)
+		resp, err := transport.Do(req)
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		require.Equal(t, accepted, b.wasAccepted())
+		require.Equal(t, accepted, transport.hostOf(req.URL.Host).knows(b.clock().Boot()))
+		transport.CloseIdleConnections()
+		server.Close()
+	}
+}
