@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/tracing"
+	"github.com/azmtls/azmtls/internal/correlation"
 	"github.com/azmtls/azmtls/internal/eventlog"
 	"github.com/azmtls/azmtls/mtls"
 )
@@ -27,9 +28,9 @@ type bindings struct {
 func (b *bindings) resolve(ctx context.Context) (*mtls.Transport, error) {
 	source := b.source
 	source.Foreground = b.closed.Load()
-	carry := b.tracing.carry(ctx)
+	carry, id := b.tracing.carry(ctx), correlation.ID(ctx)
 	source.Mint = func(ctx context.Context, request mtls.MintRequest) (*mtls.Binding, error) {
-		return b.source.Mint(carry(ctx), request)
+		return b.source.Mint(correlation.With(carry(ctx), id), request)
 	}
 	binding, err := b.cache.GetOrMint(ctx, source)
 	if err != nil {

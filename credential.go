@@ -8,11 +8,13 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
+	"github.com/azmtls/azmtls/internal/correlation"
 	"github.com/azmtls/azmtls/internal/entra"
 	"github.com/azmtls/azmtls/internal/eventlog"
 	"github.com/azmtls/azmtls/internal/imds"
 	"github.com/azmtls/azmtls/internal/tokencache"
 	"github.com/azmtls/azmtls/mtls"
+	"github.com/google/uuid"
 )
 
 const (
@@ -26,6 +28,7 @@ const (
 // concurrent use. See the package documentation.
 type ImdsV2MtlsCredential struct {
 	tokenType TokenType
+	demanding bool // the caller demanded what only IMDS v2 gives: bound tokens, or a strong key
 	tokens    *tokencache.Cache
 	grants    grants
 	requests  *tokenClient
@@ -64,6 +67,7 @@ func newCredential(o ImdsV2MtlsCredentialOptions) (*ImdsV2MtlsCredential, error)
 	}
 	c := &ImdsV2MtlsCredential{
 		tokenType: o.TokenType,
+		demanding: o.TokenType == TokenTypeMtlsPoP || o.MinBindingStrength > mtls.StrengthNone,
 		tokens:    tokencache.New(o.Cache.Clock),
 		grants:    grants{clock: o.Cache.Clock},
 		tracing:   tracer{o.TracingProvider.NewTracer(credName, version)},
@@ -90,18 +94,13 @@ func newCredential(o ImdsV2MtlsCredentialOptions) (*ImdsV2MtlsCredential, error)
 // GetToken returns a token for exactly one scope, for example "https://vault.azure.net/.default" or the bare resource. This
 // method is called automatically by Azure SDK clients.
 //
-// With EnableCAE the token has the client capability "cp1"; Claims go to Entra and bypass cached tokens. When IMDS v2 is not
-// there the error is azidentity's credential-unavailable error, so that a ChainedTokenCredential goes on; every other
-// error is an *[AuthenticationError].
-func (c *ImdsV2MtlsCredential) GetToken(
-	ctx context.Context,
-	opts policy.TokenRequestOptions,
-) (azcore.AccessToken, error) {
-	if len(opts.Scopes) != 1 {
-		return azcore.AccessToken{}, newAuthenticationError(
-			fmt.Errorf("GetToken takes exactly one scope, got %d", len(opts.Scopes)),
-			nil,
-		)
+// With EnableCAE the token has the client capability "cp1"; Claims go to Entra and bypass cached tokens. Where there is no IMDS v2, or
+// where it certifies nothing that this machine has, the error is azidentity's credential-unavailable error, so that a
+// ChainedTokenCredential goes on; every other error is an *[AuthenticationError]. With TokenTypeMtlsPoP or a MinBindingStrength the
+// caller has demanded what IMDS v2 alone gives: then its refusal to certify is an *[AuthenticationError] too.
+func (c *ImdsV2MtlsCredential) GetToken(ctx context.Context, opts policy.TokenRequestOptions) (azcore.AccessToken, error) {
+	if err := c.check(ctx, opts); err != nil {
+		return azcore.AccessToken{}, newAuthenticationError(err, nil)
 	}
 	resource := resourceOf(opts.Scopes[0])
 	key := tokencache.Key{Resource: resource, Bound: c.wantsBound(ctx, resource, opts), CAE: opts.EnableCAE}
@@ -135,11 +134,7 @@ func (c *ImdsV2MtlsCredential) wantsBound(ctx context.Context, resource string, 
 
 // token gets a token that the cache does not have, or may not give out because of claims. Callers who want the same one at the
 // same time share it.
-func (c *ImdsV2MtlsCredential) token(
-	ctx context.Context,
-	key tokencache.Key,
-	claims string,
-) (*tokencache.Entry, error) {
+func (c *ImdsV2MtlsCredential) token(ctx context.Context, key tokencache.Key, claims string) (*tokencache.Entry, error) {
 	if err := checkResource(key.Resource); err != nil {
 		return nil, newAuthenticationError(err, nil)
 	}
@@ -179,13 +174,17 @@ func (c *ImdsV2MtlsCredential) authenticate(
 	key tokencache.Key,
 	claims string,
 ) (e *tokencache.Entry, err error) {
-	ctx, end := runtime.StartSpan(ctx, credName+".GetToken", c.tracing.Tracer, nil)
+	id := uuid.NewString()
+	ctx, end := runtime.StartSpan(correlation.With(ctx, id), credName+".GetToken", c.tracing.Tracer, nil)
 	defer func() { end(err) }()
 	merged, err := entra.MergeClaims(claims, key.CAE)
 	if err != nil {
 		return nil, newAuthenticationError(err, nil)
 	}
-	x := &exchange{request: entra.Request{Resource: key.Resource, TokenType: tokenType(key.Bound), Claims: merged}}
+	x := &exchange{
+		request:       entra.Request{Resource: key.Resource, TokenType: tokenType(key.Bound), Claims: merged},
+		correlationID: id,
+	}
 	token, err := c.requests.exchange(ctx, x)
 	if err != nil && key.Bound && c.tokenType == TokenTypeAuto {
 		if bearer, ok := c.bearerInstead(ctx, x, claims, err); ok {
@@ -193,7 +192,7 @@ func (c *ImdsV2MtlsCredential) authenticate(
 		}
 	}
 	if err != nil {
-		err = explain(err, x)
+		err = explain(err, x, c.demanding)
 		eventlog.Writef(ctx, EventAuthentication, "no token for %s: %v", key.Resource, err)
 		return nil, err
 	}

@@ -1,20 +1,15 @@
 package azmtls
 
 import (
-	"context"
-	"crypto/tls"
 	"errors"
-	"fmt"
-	"net"
-	"regexp"
 	"strings"
 
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 	"github.com/azmtls/azmtls/internal/eventlog"
-	"github.com/azmtls/azmtls/internal/failure"
 	"github.com/azmtls/azmtls/internal/imds"
 	"github.com/azmtls/azmtls/internal/oauth"
-	"github.com/azmtls/azmtls/mtls"
+	"github.com/azmtls/azmtls/internal/problem"
 )
 
 const (
@@ -32,11 +27,12 @@ var ErrTokenBindingUnsupported = errors.New("the resource does not support proof
 	"set TokenType to TokenTypeAuto or TokenTypeBearer to get bearer tokens for it")
 
 // AuthenticationError says why there is no token. It unwraps to its cause: the *azcore.ResponseError where a server answered,
-// the context's error where the caller gave up, [ErrTokenBindingUnsupported].
+// the context's error where the caller gave up, [ErrTokenBindingUnsupported]. errors.As finds an
+// *azidentity.AuthenticationFailedError in it too.
 type AuthenticationError struct {
 	// AADSTS is Entra's code, for example "AADSTS700016"; empty when Entra gave none.
 	AADSTS string
-	// CorrelationID identifies the request in Entra's logs; empty when Entra gave none.
+	// CorrelationID identifies the requests in the logs of IMDS and Entra; empty when none was made.
 	CorrelationID string
 	// Recovery is what was done about it.
 	Recovery Recovery
@@ -46,7 +42,13 @@ type AuthenticationError struct {
 
 func newAuthenticationError(err error, x *exchange) *AuthenticationError {
 	e := &AuthenticationError{err: err, Recovery: recoveryOf(err, x), AADSTS: oauthCode(err)}
-	if failed, ok := errors.AsType[*oauth.Error](err); ok {
+	if x != nil {
+		e.CorrelationID = x.correlationID
+	}
+	if failed, ok := errors.AsType[*oauth.Error](err); ok && failed.CorrelationID != "" {
+		e.CorrelationID = failed.CorrelationID
+	}
+	if failed, ok := errors.AsType[*imds.Error](err); ok && failed.CorrelationID != "" {
 		e.CorrelationID = failed.CorrelationID
 	}
 	return e
@@ -65,7 +67,10 @@ func (e *AuthenticationError) Error() string {
 	if e.err == nil { // not one of ours
 		return credName + ": authentication failed"
 	}
-	text := fmt.Sprintf("%s: %s. Recovery: %s.", credName, strings.TrimSuffix(maskIDs(e.err.Error()), "."), e.Recovery)
+	text := sentence(credName + ": " + problem.MaskIDs(e.err.Error()))
+	if e.Recovery != RecoveryNone {
+		text += " " + sentence("Recovery: "+e.Recovery.String())
+	}
 	if advice := adviceFor(e.err); advice != "" {
 		text += " " + advice
 	}
@@ -75,19 +80,64 @@ func (e *AuthenticationError) Error() string {
 	return text
 }
 
+// sentence ends a text as a sentence ends.
+func sentence(text string) string {
+	if strings.HasSuffix(text, ".") || strings.HasSuffix(text, "?") || strings.HasSuffix(text, "!") {
+		return text
+	}
+	return text + "."
+}
+
 // Unwrap returns the cause.
 func (e *AuthenticationError) Unwrap() error { return e.err }
+
+// As finds an *azidentity.AuthenticationFailedError for those who know azidentity's errors, its chain among them: with the response
+// of the server that answered, if one did. The response is a copy, bounded and without full identifiers.
+func (e *AuthenticationError) As(target any) bool {
+	failed, ok := target.(**azidentity.AuthenticationFailedError)
+	if !ok {
+		return false
+	}
+	*failed = &azidentity.AuthenticationFailedError{}
+	if response, ok := errors.AsType[*azcore.ResponseError](e.err); ok {
+		(*failed).RawResponse = response.RawResponse
+	}
+	return true
+}
 
 // NonRetriable marks the error for azcore's retry policy: what can be retried has been.
 func (*AuthenticationError) NonRetriable() {}
 
-// explain makes the error of a failed exchange one that tells the caller what happened.
-func explain(err error, x *exchange) error {
-	if unavailable, ok := errors.AsType[*imds.UnavailableError](err); ok {
-		return azidentity.NewCredentialUnavailableError(fmt.Sprintf("%s: %v", credName, unavailable))
+// explain makes the error of a failed exchange one that tells the caller what happened: credential-unavailable where there is no IMDS
+// v2, or where it does not certify what this machine has, unless the caller demanded what can be had from it alone.
+func explain(err error, x *exchange, demanded bool) error {
+	absent, ok := errors.AsType[*imds.UnavailableError](err)
+	switch {
+	case ok:
+		return newUnavailable(absent, absent)
+	case imds.IsRefusal(err) && !demanded:
+		return newUnavailable(err, newAuthenticationError(err, x))
 	}
 	return newAuthenticationError(err, x)
 }
+
+// unavailable is azidentity's credential-unavailable error, with what made the credential so.
+type unavailable struct {
+	error // azidentity's
+
+	cause error
+}
+
+func newUnavailable(cause, text error) error {
+	message := strings.TrimPrefix(problem.MaskIDs(text.Error()), credName+": ")
+	return &unavailable{azidentity.NewCredentialUnavailableError(credName + ": " + sentence(message)), cause}
+}
+
+// Unwrap returns azidentity's error, which its chain looks for, and the cause.
+func (e *unavailable) Unwrap() []error { return []error{e.error, e.cause} }
+
+// NonRetriable marks the error for azcore's retry policy.
+func (*unavailable) NonRetriable() {}
 
 // explained reports whether the error is one that explain returned: both kinds are marked for azcore.
 func explained(err error) bool {
@@ -97,35 +147,3 @@ func explained(err error) bool {
 	}](err)
 	return ok
 }
-
-// adviceFor says what the reader can do, where there is something.
-func adviceFor(err error) string {
-	switch {
-	case failure.Is[*mtls.Refusal](err):
-		return "Check that the identity is still assigned to this machine and that its key provider gives working keys."
-	case failure.Is[*tls.CertificateVerificationError](err):
-		return "If a proxy intercepts TLS, exempt the token endpoint from it, " +
-			"or trust its authority in MTLSTransport.TLSClientConfig.RootCAs."
-	case isUnreachable(err):
-		return "Check the network path to the host, and MTLSTransport.Proxy."
-	default:
-		return ""
-	}
-}
-
-// isUnreachable reports that no connection came about, or no answer in time.
-func isUnreachable(err error) bool {
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return false
-	}
-	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
-		return true
-	}
-	timeout, ok := errors.AsType[net.Error](err)
-	return failure.Is[*net.DNSError](err) || (ok && timeout.Timeout())
-}
-
-var guid = regexp.MustCompile(`([0-9a-fA-F]{8})(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}`)
-
-// maskIDs shortens the identifiers of clients and tenants in a text that a server wrote.
-func maskIDs(text string) string { return guid.ReplaceAllString(text, "${1}…") }

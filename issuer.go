@@ -47,6 +47,10 @@ func (i *issuer) mint(ctx context.Context, request mtls.MintRequest) (*mtls.Bind
 	}
 	flight.Enter(ctx, "IMDS to issue a certificate")
 	issued, err := i.imds.Issue(ctx, der, jwt, request.BypassCache)
+	if imds.IsRefusal(err) {
+		return nil, fmt.Errorf("IMDS v2 does not certify the key of this machine (strength %s, attested: %t): %w",
+			key.Strength(), jwt != "", err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -33,6 +33,8 @@ type exchange struct {
 	resolved  int             // how many bindings there were for it
 	refused   int             // how many of them were refused
 	kept      bool            // the one refused last was kept
+
+	correlationID string // by which IMDS and Entra log it
 }
 
 type exchangeKey struct{}
@@ -57,7 +59,11 @@ func (c *tokenClient) exchange(ctx context.Context, x *exchange) (entra.Token, e
 		return entra.Token{}, err
 	}
 	if resp.StatusCode == http.StatusOK {
-		return entra.ParseToken(resp, x.request.TokenType)
+		token, err := entra.ParseToken(resp, x.request.TokenType)
+		if err != nil {
+			err = fmt.Errorf("asking %s for a token: %w", resp.Request.URL.Host, err)
+		}
+		return token, err
 	}
 	failed := oauth.Read(resp)
 	if unbindable(failed) {
@@ -119,10 +125,10 @@ func (t exchangeTransport) Do(req *http.Request) (*http.Response, error) {
 		err = download(resp)
 	}
 	if late, ok := errors.AsType[*clock.LimitError](context.Cause(ctx)); ok && err != nil {
-		return nil, fmt.Errorf("the token endpoint %s: %w", req.URL.Host, late)
+		err = late
 	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("asking %s for a token: %w", req.URL.Host, err)
 	}
 	return resp, nil
 }

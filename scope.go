@@ -1,18 +1,36 @@
 package azmtls
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"unicode"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 )
 
-// resourceOf returns the resource of a scope: the scope itself, without "/.default".
+// check refuses a call that cannot work, before any network call.
+func (c *ImdsV2MtlsCredential) check(ctx context.Context, opts policy.TokenRequestOptions) error {
+	switch {
+	case c == nil || c.tokens == nil:
+		return errors.New("the credential was not made by NewImdsV2MtlsCredential")
+	case ctx == nil:
+		return errors.New("GetToken needs a context, got nil")
+	case len(opts.Scopes) != 1:
+		return fmt.Errorf("GetToken takes exactly one scope, got %d", len(opts.Scopes))
+	}
+	return nil
+}
+
+// resourceOf returns the resource of a scope: the scope itself, without "/.default". A slash before that is the resource's, as in
+// MSAL: "https://vault.azure.net//.default" is the scope of "https://vault.azure.net/".
 func resourceOf(scope string) string { return strings.TrimSuffix(scope, "/.default") }
 
 // checkResource refuses what cannot be the resource of one scope.
 func checkResource(resource string) error {
 	switch {
-	case resource == "":
+	case resource == "", resource == ".default":
 		return errors.New(`the scope names no resource; it should be like "https://vault.azure.net/.default"`)
 	case strings.ContainsFunc(resource, unicode.IsSpace):
 		return errors.New("the scope contains white space; GetToken takes exactly one scope")

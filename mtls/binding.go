@@ -13,6 +13,8 @@ import (
 	"regexp"
 	"slices"
 	"time"
+
+	"github.com/azmtls/azmtls/internal/endpoint"
 )
 
 // oidTokenNotAfter marks the certificate extension in which IMDS says until when Entra issues tokens for it.
@@ -39,8 +41,9 @@ type Binding struct {
 }
 
 // NewBinding checks that a certificate is the one asked for and returns it as a binding: the certificate must be for this
-// key and name a client id in its CN, and the endpoint must be https without userinfo, query or fragment.
-func NewBinding(leaf *x509.Certificate, key Key, endpoint, clientID string) (*Binding, error) {
+// key and name a client id in its CN, and the address of its endpoint be https without userinfo, query or fragment; a bare host counts
+// as https, and a trailing slash is left out.
+func NewBinding(leaf *x509.Certificate, key Key, address, clientID string) (*Binding, error) {
 	if leaf == nil {
 		return nil, errors.New("mtls: a binding needs a certificate, got none")
 	}
@@ -56,32 +59,15 @@ func NewBinding(leaf *x509.Certificate, key Key, endpoint, clientID string) (*Bi
 	if !guid.MatchString(clientID) {
 		return nil, errors.New("mtls: the client id of a binding must be a GUID")
 	}
-	if err := checkEndpoint(endpoint); err != nil {
-		return nil, err
+	authority, err := endpoint.Check(address)
+	if err != nil {
+		return nil, fmt.Errorf("mtls: the token endpoint %w", err)
 	}
 	certificate := tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key, Leaf: leaf}
 	if limited, ok := key.(signatureLimiter); ok {
 		certificate.SupportedSignatureAlgorithms = limited.SupportedSignatureAlgorithms()
 	}
-	return &Binding{Certificate: certificate, Endpoint: endpoint, ClientID: clientID}, nil
-}
-
-// checkEndpoint refuses a token endpoint to which a certificate must not be presented.
-func checkEndpoint(endpoint string) error {
-	u, err := url.Parse(endpoint)
-	switch {
-	case err != nil:
-		return errors.New("mtls: the token endpoint is not a URL")
-	case u.Scheme != "https":
-		return fmt.Errorf("mtls: the token endpoint must be https, not %q", u.Scheme)
-	case u.Hostname() == "":
-		return errors.New("mtls: the token endpoint names no host")
-	case u.User != nil:
-		return errors.New("mtls: the token endpoint must not contain userinfo")
-	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
-		return errors.New("mtls: the token endpoint must not have a query or fragment")
-	}
-	return nil
+	return &Binding{Certificate: certificate, Endpoint: authority, ClientID: clientID}, nil
 }
 
 // Thumbprint returns the certificate's x5t#S256: the base64url SHA-256 of its DER without padding (RFC 8705, section
@@ -156,7 +142,10 @@ func (b *Binding) vet() error {
 	if !sameKey(b.Certificate.Leaf.PublicKey, signer.Public()) {
 		return errors.New("its certificate is for another key")
 	}
-	return checkEndpoint(b.Endpoint)
+	if _, err := endpoint.Check(b.Endpoint); err != nil {
+		return fmt.Errorf("its token endpoint %w", err)
+	}
+	return nil
 }
 
 // tokenHost returns the host of the token endpoint, in the form that hosts are compared in; empty if there is none.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/azmtls/azmtls/internal/endpoint"
 	"github.com/azmtls/azmtls/internal/eventlog"
 )
 
@@ -49,7 +50,8 @@ func (e *entry) load(ctx context.Context, src Source) *Binding {
 	return b
 }
 
-// read returns a copy of what the store holds: the store may hand the same pointer to others.
+// read returns a copy of what the store holds: the store may hand the same pointer to others. Its endpoint is in the form of those
+// that IMDS gives.
 func (e *entry) read(ctx context.Context, src Source) (*Binding, error) {
 	found := make(chan Binding, 1)
 	err := e.queue.enqueue(ctx, func(ctx context.Context) error {
@@ -67,6 +69,9 @@ func (e *entry) read(ctx context.Context, src Source) (*Binding, error) {
 	}
 	b := <-found
 	b.admitted, b.Issued = nil, time.Time{}
+	if plain, err := endpoint.Check(b.Endpoint); err == nil {
+		b.Endpoint = plain
+	}
 	return &b, nil
 }
 

@@ -12,9 +12,9 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/streaming"
+	"github.com/azmtls/azmtls/internal/correlation"
 	"github.com/azmtls/azmtls/internal/eventlog"
 	"github.com/azmtls/azmtls/mtls"
-	"github.com/google/uuid"
 )
 
 const (
@@ -57,7 +57,8 @@ func (r Request) Prepare(req *policy.Request, b *mtls.Binding) error {
 		form.Set("claims", r.Claims)
 	}
 	raw.Header.Set("Accept", "application/json")
-	raw.Header.Set("client-request-id", uuid.NewString())
+	raw.Header.Set("client-request-id", correlation.ID(raw.Context()))
+	raw.Header.Set("return-client-request-id", "true")
 	body := streaming.NopCloser(strings.NewReader(form.Encode()))
 	return req.SetBody(body, "application/x-www-form-urlencoded")
 }

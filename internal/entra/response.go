@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
+	"github.com/azmtls/azmtls/internal/problem"
 )
 
 // Token is a token as Entra issued it.
@@ -33,7 +34,7 @@ func ParseToken(resp *http.Response, asked string) (Token, error) {
 		ExpiresIn   seconds `json:"expires_in"`
 		RefreshIn   seconds `json:"refresh_in"`
 	}
-	if err := json.Unmarshal(body, &answer); err != nil {
+	if err := json.Unmarshal(problem.WithoutBOM(body), &answer); err != nil {
 		// err could quote the token
 		return Token{}, errors.New(
 			"the answer of the token endpoint is malformed: it is not the JSON that was expected",

@@ -6,10 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/url"
 	"regexp"
-	"strings"
 	"time"
+
+	"github.com/azmtls/azmtls/internal/endpoint"
 )
 
 // Metadata is what IMDS says of the machine and the identity.
@@ -57,7 +57,8 @@ var (
 	tenant = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z.-]*$`) // safe as a segment of a URL path
 )
 
-func (m Metadata) check() error {
+// check returns why the metadata cannot be used. It makes a URL of the attestation endpoint.
+func (m *Metadata) check() error {
 	switch {
 	case m.ClientID == "":
 		return errors.New("clientId is missing")
@@ -72,6 +73,11 @@ func (m Metadata) check() error {
 	case m.AttestationEndpoint == "":
 		return errors.New("attestationEndpoint is missing")
 	}
+	attestation, err := endpoint.Check(m.AttestationEndpoint)
+	if err != nil {
+		return fmt.Errorf("attestationEndpoint %w", err)
+	}
+	m.AttestationEndpoint = attestation
 	return nil
 }
 
@@ -90,7 +96,7 @@ func (a issueAnswer) check() (Issued, error) {
 	if !tenant.MatchString(a.TenantID) {
 		return Issued{}, errors.New("tenant_id is not a tenant id")
 	}
-	endpoint, err := checkEndpoint(a.Endpoint)
+	authority, err := endpoint.Check(a.Endpoint)
 	if err != nil {
 		return Issued{}, fmt.Errorf("mtls_authentication_endpoint %w", err)
 	}
@@ -107,26 +113,6 @@ func (a issueAnswer) check() (Issued, error) {
 		TenantID:     a.TenantID,
 		Certificate:  leaf,
 		IdentityType: a.IdentityType,
-		Endpoint:     endpoint + "/" + a.TenantID,
+		Endpoint:     authority + "/" + a.TenantID,
 	}, nil
-}
-
-// checkEndpoint refuses an endpoint to which a certificate must not be presented.
-func checkEndpoint(endpoint string) (string, error) {
-	u, err := url.Parse(endpoint)
-	switch {
-	case err != nil:
-		return "", errors.New("is not a URL")
-	case u.Scheme != "https":
-		return "", errors.New("is not https")
-	case u.Hostname() == "":
-		return "", errors.New("names no host")
-	case u.User != nil:
-		return "", errors.New("contains userinfo")
-	case u.RawQuery != "" || u.ForceQuery:
-		return "", errors.New("has a query")
-	case u.Fragment != "" || strings.Contains(endpoint, "#"):
-		return "", errors.New("has a fragment")
-	}
-	return strings.TrimRight(endpoint, "/"), nil
 }

@@ -3,9 +3,7 @@ package imds
 
 import (
 	"context"
-	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -16,11 +14,9 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore/streaming"
 	"github.com/azmtls/azmtls/internal/clock"
-	"github.com/azmtls/azmtls/internal/failure"
-	"github.com/azmtls/azmtls/internal/limits"
-	"github.com/google/uuid"
+	"github.com/azmtls/azmtls/internal/correlation"
+	"github.com/azmtls/azmtls/internal/problem"
 )
 
 const (
@@ -69,8 +65,8 @@ func New(o Options) (*Client, error) {
 		endpoint = defaultEndpoint
 	}
 	u, err := url.Parse(endpoint)
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || u.RawQuery != "" ||
-		u.Fragment != "" {
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || u.User != nil ||
+		u.RawQuery != "" || u.ForceQuery || strings.Contains(endpoint, "#") {
 		return nil, fmt.Errorf(
 			"the IMDS endpoint (%s) must be a URL like %s, without userinfo, query or fragment",
 			endpointEnv,
@@ -97,110 +93,6 @@ func (c *Client) Endpoint() string { return c.endpoint }
 // CloseIdle closes idle connections, unless they are those of a transporter of the caller's.
 func (c *Client) CloseIdle() { c.closeIdle() }
 
-// Metadata asks what the machine and the identity are. The error is an *UnavailableError when there is no IMDS v2 here.
-func (c *Client) Metadata(ctx context.Context) (Metadata, error) {
-	var m Metadata
-	req, err := c.request(ctx, http.MethodGet, metadataPath)
-	if err != nil {
-		return m, err
-	}
-	resp, err := c.firstRequest(ctx, req)
-	if err != nil {
-		return m, fmt.Errorf("asking IMDS for the platform metadata: %w", err)
-	}
-	switch server := resp.Header.Get("Server"); {
-	case resp.StatusCode == http.StatusNotFound:
-		return m, &UnavailableError{reason: "IMDS at " + c.endpoint + " has no version 2 (404 to getplatformmetadata)"}
-	case resp.StatusCode == http.StatusOK && !strings.Contains(strings.ToUpper(server), "IMDS"):
-		return m, &UnavailableError{
-			reason: fmt.Sprintf("what answers at %s is not IMDS (Server: %.40q)", c.endpoint, server),
-		}
-	}
-	if err := c.decode(resp, &m); err != nil {
-		return Metadata{}, fmt.Errorf("asking IMDS for the platform metadata: %w", err)
-	}
-	if err := m.check(); err != nil {
-		return Metadata{}, fmt.Errorf("the platform metadata from IMDS cannot be used: %w", err)
-	}
-	return m, nil
-}
-
-// firstRequest sends the request that finds out whether IMDS is there: it gives up early where nothing listens or has ever answered.
-func (c *Client) firstRequest(ctx context.Context, req *policy.Request) (*http.Response, error) {
-	limited, done, cancel := c.clock.WithLimit(ctx, limits.FirstAnswer)
-	defer cancel()
-	answered := func() {
-		done()
-		c.answered.Store(true)
-	}
-	if c.answered.Load() {
-		done()
-	}
-	resp, err := c.pipeline.Do(req.Clone(context.WithValue(limited, answeredKey{}, answered)))
-	switch late, _ := errors.AsType[*clock.LimitError](context.Cause(limited)); {
-	case err == nil || ctx.Err() != nil:
-		return resp, err
-	case late != nil:
-		return nil, &UnavailableError{
-			reason: fmt.Sprintf("IMDS at %s did not answer within %s", c.endpoint, late.Limit),
-			cause:  err,
-		}
-	case isDialError(err):
-		return nil, &UnavailableError{reason: "nothing listens at " + c.endpoint, cause: err}
-	}
-	return nil, err
-}
-
-// Issue asks for the certificate of a request. The attestation token may be empty. With bypassCache IMDS is asked not to answer
-// with a certificate that it has issued before; one that does not know of that (400) is asked without.
-//
-// An error that asking again would repeat is marked as [failure.Definite]: a refusal, or an answer that cannot be used.
-func (c *Client) Issue(ctx context.Context, csr []byte, attestationToken string, bypassCache bool) (Issued, error) {
-	issued, err := c.issue(ctx, csr, attestationToken, bypassCache)
-	if refused, ok := errors.AsType[*Error](err); ok && bypassCache && refused.StatusCode == http.StatusBadRequest {
-		return c.issue(ctx, csr, attestationToken, false)
-	}
-	return issued, err
-}
-
-func (c *Client) issue(ctx context.Context, csr []byte, attestationToken string, bypassCache bool) (Issued, error) {
-	var answer issueAnswer
-	req, err := c.request(ctx, http.MethodPost, issuePath)
-	if err != nil {
-		return Issued{}, err
-	}
-	if bypassCache {
-		req.Raw().URL.RawQuery += "&bypass_cache=true"
-	}
-	body, err := json.Marshal(struct {
-		CSR         string `json:"csr"`
-		Attestation string `json:"attestation_token,omitempty"`
-	}{base64.StdEncoding.EncodeToString(csr), attestationToken})
-	if err != nil {
-		return Issued{}, fmt.Errorf("encoding the request to IMDS: %w", err)
-	}
-	if err := req.SetBody(streaming.NopCloser(strings.NewReader(string(body))), "application/json; charset=utf-8"); err != nil {
-		return Issued{}, fmt.Errorf("encoding the request to IMDS: %w", err)
-	}
-	resp, err := c.pipeline.Do(req)
-	if err == nil {
-		err = c.decode(resp, &answer)
-	}
-	if err != nil {
-		err = fmt.Errorf("asking IMDS for a certificate: %w", err)
-		if isDefinite(err) {
-			err = failure.Definite(err)
-		}
-		return Issued{}, err
-	}
-	issued, err := answer.check()
-	if err != nil {
-		return Issued{}, failure.Definite(fmt.Errorf("the certificate from IMDS cannot be used: %w", err))
-	}
-	issued.Date, _ = http.ParseTime(resp.Header.Get("Date"))
-	return issued, nil
-}
-
 // request returns a request with what every request to IMDS must have.
 func (c *Client) request(ctx context.Context, method, path string) (*policy.Request, error) {
 	req, err := runtime.NewRequest(ctx, method, c.endpoint+path)
@@ -213,7 +105,7 @@ func (c *Client) request(ctx context.Context, method, path string) (*policy.Requ
 	}
 	req.Raw().URL.RawQuery = query.Encode()
 	req.Raw().Header.Set("Metadata", "true")
-	req.Raw().Header.Set("x-ms-client-request-id", uuid.NewString()) // the live service refuses a request without it
+	req.Raw().Header.Set("x-ms-client-request-id", correlation.ID(ctx)) // the live service refuses a request without it
 	return req, nil
 }
 
@@ -227,7 +119,7 @@ func (c *Client) decode(resp *http.Response, into any) error {
 	if err != nil {
 		return fmt.Errorf("reading the response: %w", err)
 	}
-	if err := json.Unmarshal(body, into); err != nil {
+	if err := json.Unmarshal(problem.WithoutBOM(body), into); err != nil {
 		return malformedError{err}
 	}
 	return nil

@@ -1,7 +1,6 @@
 package imds
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -11,12 +10,35 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
 	"github.com/azmtls/azmtls/internal/bounded"
 	"github.com/azmtls/azmtls/internal/failure"
+	"github.com/azmtls/azmtls/internal/problem"
 )
 
-// UnavailableError says that there is no IMDS v2 here.
+// Absence is why there is no IMDS v2 for a credential.
+type Absence int
+
+const (
+	// NoIMDS: nothing answers at its address, or what answers is not IMDS.
+	NoIMDS Absence = iota
+	// NoVersion2: IMDS is there, without version 2.
+	NoVersion2
+	// NoIdentity: the machine has no identity, or several, and the credential names none.
+	NoIdentity
+)
+
+// UnavailableError says that there is no IMDS v2 here, or none that is for this credential.
 type UnavailableError struct {
+	Absence Absence
+
 	reason string
 	cause  error
+}
+
+// newStranger returns the error of an answer that does not come from IMDS.
+func newStranger(req *http.Request, resp *http.Response) *UnavailableError {
+	return &UnavailableError{Absence: NoIMDS, reason: fmt.Sprintf(
+		"IMDS was looked for at %s://%s, and what answers there is not IMDS: it said %d %s, and its Server header is %.40q",
+		req.URL.Scheme, req.URL.Host, resp.StatusCode, http.StatusText(resp.StatusCode), resp.Header.Get("Server"),
+	)}
 }
 
 func (e *UnavailableError) Error() string {
@@ -34,9 +56,8 @@ func (*UnavailableError) NonRetriable() {}
 
 // Error is an error response of IMDS. It unwraps to the *azcore.ResponseError.
 type Error struct {
-	StatusCode  int
-	Code        string // the "error" of the body
-	Description string // its "error_description"
+	StatusCode int
+	problem.Problem
 
 	response error
 }
@@ -46,8 +67,8 @@ func (e *Error) Error() string {
 	if e.Code != "" {
 		text += " " + e.Code
 	}
-	if e.Description != "" {
-		text += ": " + e.Description
+	if e.Text != "" {
+		text += ": " + e.Text
 	}
 	return text
 }
@@ -58,14 +79,13 @@ func (e *Error) Unwrap() error { return e.response }
 // newError reads an error response. The ResponseError is made by hand: runtime.NewResponseError logs the body.
 func (c *Client) newError(resp *http.Response) error {
 	e := &Error{StatusCode: resp.StatusCode}
-	var answer struct {
-		Error       string `json:"error"`
-		Description string `json:"error_description"`
+	body, err := runtime.Payload(resp)
+	if err == nil {
+		e.Problem = problem.Read(body)
 	}
-	if body, err := runtime.Payload(resp); err == nil && json.Unmarshal(body, &answer) == nil {
-		e.Code, e.Description = answer.Error, answer.Description
+	e.response = &azcore.ResponseError{
+		StatusCode: resp.StatusCode, ErrorCode: e.Code, RawResponse: problem.Response(resp, body),
 	}
-	e.response = &azcore.ResponseError{StatusCode: resp.StatusCode, ErrorCode: e.Code, RawResponse: resp}
 	if after, ok := retryAfter(resp, c.clock.Wall()); ok && after > longest(resp) && isRepeatable(resp.StatusCode) {
 		return failure.Pause(e, min(after, maxPause))
 	}
@@ -99,3 +119,7 @@ func isDefinite(err error) bool {
 	}
 	return failure.Is[malformedError](err) || failure.Is[redirectError](err) || bounded.IsTooLarge(err)
 }
+
+// IsRefusal reports whether an error says that IMDS v2 is there and definitely does not certify what it was asked to: the ordinary
+// case on a machine whose keys it does not take.
+func IsRefusal(err error) bool { return failure.IsDefinite(err) && failure.Is[*Error](err) }

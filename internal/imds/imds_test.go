@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -180,35 +179,6 @@ func TestRetriesEndWithSuccess(t *testing.T) {
 	require.Equal(t, seconds(1, 10), waits.Waits())
 }
 
-func TestUnavailable(t *testing.T) {
-	silent, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer silent.Close()
-	for name, url := range map[string]string{
-		"404":      serve(t, answer{status: 404}).URL,
-		"not IMDS": serve(t, answer{status: 200, body: metadata, header: http.Header{"Server": {"nginx"}}}).URL,
-		"refused":  "http://127.0.0.1:1", // below those that a test beside this one may be given
-		"silent":   "http://" + silent.Addr().String(),
-	} {
-		t.Run(name, func(t *testing.T) {
-			c, fake := (&service{Server: &httptest.Server{URL: url}}).client(t, nil)
-			if name == "silent" {
-				go func() {
-					for fake.Waiting() == 0 { // the limit is set when the request goes out
-						runtime.Gosched()
-					}
-					fake.Advance(4 * time.Second)
-				}()
-			}
-			_, err := c.Metadata(t.Context())
-			var unavailable *imds.UnavailableError
-			require.ErrorAs(t, err, &unavailable)
-			require.Contains(t, err.Error(), strings.TrimPrefix(url, "http://"))
-			require.Empty(t, fake.Waits(), "a chain waits for the answer")
-		})
-	}
-}
-
 // The limit is on the first answer only: an IMDS that is there may take its time to recover.
 func TestFirstAnswerIsEnough(t *testing.T) {
 	s := serve(t, answer{status: 500}, answer{status: 500}, answer{status: 500}, answer{status: 200, body: metadata})
@@ -257,7 +227,7 @@ func TestRedirectsAreRefused(t *testing.T) {
 	}
 	// A transporter of the caller's own may follow redirects: the answer is refused all the same.
 	c, _ := s.client(t, func(o *imds.Options) { o.Transport = follower{} })
-	_, err := c.Metadata(t.Context())
+	_, err := c.Issue(t.Context(), []byte("request"), "", false)
 	require.ErrorContains(t, err, "redirect")
 }
 

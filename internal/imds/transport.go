@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
@@ -15,7 +16,7 @@ import (
 	"github.com/azmtls/azmtls/internal/limits"
 )
 
-// answeredKey leads to a function that is to be called when the first response arrives.
+// answeredKey leads to a function that is to be called when IMDS has answered for the first time.
 type answeredKey struct{}
 
 // transport refuses redirects and oversized answers, whatever the transporter below does, and reads an answer whole: one that is cut
@@ -34,6 +35,10 @@ func (t transport) Do(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
+	if strings.HasSuffix(req.URL.Path, metadataPath) && !isIMDS(resp) {
+		_ = resp.Body.Close()
+		return nil, newStranger(req, resp)
+	}
 	if answered, ok := req.Context().Value(answeredKey{}).(func()); ok {
 		answered()
 	}
@@ -51,6 +56,11 @@ func (t transport) Do(req *http.Request) (*http.Response, error) {
 	}
 	resp.Body = io.NopCloser(bytes.NewReader(body))
 	return resp, nil
+}
+
+// isIMDS reports whether it is IMDS that answered: it says so in each of its answers.
+func isIMDS(resp *http.Response) bool {
+	return strings.Contains(strings.ToUpper(resp.Header.Get("Server")), "IMDS")
 }
 
 // withOwnBody returns the request with a copy of its body: net/http may go on reading after the answer came, and a retry begins at
@@ -82,8 +92,8 @@ func (e redirectError) Error() string {
 // NonRetriable marks the error as final.
 func (redirectError) NonRetriable() {}
 
-// withoutRedirects returns the transporter to use, and what closes its idle connections if they are ours: by default one without
-// proxy, since IMDS is reached from the machine itself.
+// withoutRedirects returns the transporter to use, and what closes its idle connections if they are ours. IMDS is reached from the
+// machine itself: no proxy of an *http.Client is used.
 func withoutRedirects(t policy.Transporter) (next policy.Transporter, closeIdle func()) {
 	refuse := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	switch t := t.(type) {
@@ -97,7 +107,17 @@ func withoutRedirects(t policy.Transporter) (next policy.Transporter, closeIdle 
 	case *http.Client:
 		c := *t
 		c.CheckRedirect = refuse
-		return &c, func() {}
+		given, ok := c.Transport.(*http.Transport)
+		if c.Transport == nil {
+			given, ok = http.DefaultTransport.(*http.Transport)
+		}
+		if !ok || given.Proxy == nil {
+			return &c, func() {}
+		}
+		own := given.Clone()
+		own.Proxy = nil
+		c.Transport = own
+		return &c, own.CloseIdleConnections
 	default:
 		return t, func() {}
 	}

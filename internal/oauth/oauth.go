@@ -2,7 +2,6 @@
 package oauth
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -12,14 +11,16 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
 	"github.com/azmtls/azmtls/internal/failure"
+	"github.com/azmtls/azmtls/internal/problem"
 )
 
 // Error is an error answer of the token endpoint. It unwraps to the *azcore.ResponseError.
 type Error struct {
 	StatusCode    int
+	Host          string   // that answered: host[:port]
 	Code          string   // the OAuth "error"; empty if the answer is not the JSON of one
 	AADSTS        []string // for example "AADSTS1000901", the one in the description first
-	Description   string   // first line of the error_description, without trace and correlation ids
+	Description   string   // first line of the error_description, without trace and correlation ids, or of a plain text
 	CorrelationID string
 	Claims        bool // the answer carries a claims challenge
 
@@ -27,9 +28,13 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
-	text := fmt.Sprintf("the token endpoint answered %d %s", e.StatusCode, http.StatusText(e.StatusCode))
+	text := "the token endpoint"
+	if e.Host != "" {
+		text += " " + e.Host
+	}
+	text += fmt.Sprintf(" answered %d %s", e.StatusCode, http.StatusText(e.StatusCode))
 	if e.Code != "" {
-		text += " " + e.Code
+		text += " " + problem.Clean(e.Code)
 	}
 	if e.Description != "" {
 		text += ": " + e.Description
@@ -48,8 +53,11 @@ func (e *Error) Has(codes ...string) bool {
 // Read reads an error answer. Its body can be read again.
 func Read(resp *http.Response) *Error {
 	// Made by hand: runtime.NewResponseError logs the body, and Entra writes identifiers into its descriptions.
-	response := &azcore.ResponseError{StatusCode: resp.StatusCode, RawResponse: resp}
+	response := &azcore.ResponseError{StatusCode: resp.StatusCode}
 	e := &Error{StatusCode: resp.StatusCode, response: response}
+	if resp.Request != nil && resp.Request.URL != nil {
+		e.Host = resp.Request.URL.Host
+	}
 	var answer struct {
 		Error         string            `json:"error"`
 		Description   string            `json:"error_description"`
@@ -58,20 +66,22 @@ func Read(resp *http.Response) *Error {
 		Claims        json.RawMessage   `json:"claims"`
 	}
 	body, err := runtime.Payload(resp)
+	response.RawResponse = problem.Response(resp, body)
 	if err != nil {
 		resp.Body = failedBody{err} // whoever reads it again is to learn why, not that it is closed
 		return e
 	}
-	body = bytes.TrimPrefix(body, []byte("\ufeff"))
+	body = problem.WithoutBOM(body)
 	// A member of another type than is expected of it is left out. It does not cost the others, which may refuse the binding.
 	if err := json.Unmarshal(body, &answer); err != nil && !failure.Is[*json.UnmarshalTypeError](err) {
+		e.Description = problem.Read(body).Text
 		return e
 	}
-	e.Code, response.ErrorCode, e.CorrelationID = answer.Error, answer.Error, answer.CorrelationID
+	e.Code, response.ErrorCode, e.CorrelationID = answer.Error, answer.Error, problem.Clean(answer.CorrelationID)
 	e.Claims = !slices.Contains([]string{"", "null", `""`}, string(answer.Claims))
 	e.Description, _, _ = strings.Cut(answer.Description, " Trace ID:")
 	e.Description, _, _ = strings.Cut(e.Description, "\n")
-	e.Description = strings.TrimSpace(e.Description)
+	e.Description = problem.Clean(e.Description)
 	if code, _, found := strings.Cut(answer.Description, ":"); found && isAADSTS(code) {
 		e.AADSTS = append(e.AADSTS, code)
 	}

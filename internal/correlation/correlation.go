@@ -1,0 +1,24 @@
+// Package correlation carries the id by which IMDS and Entra log the requests of one acquisition of a token.
+package correlation
+
+import (
+	"context"
+
+	"github.com/google/uuid"
+)
+
+type key struct{}
+
+// New returns a context with a new id.
+func New(ctx context.Context) context.Context { return With(ctx, uuid.NewString()) }
+
+// With returns a context with the id.
+func With(ctx context.Context, id string) context.Context { return context.WithValue(ctx, key{}, id) }
+
+// ID returns the id of the context, a new one if it has none.
+func ID(ctx context.Context) string {
+	if id, _ := ctx.Value(key{}).(string); id != "" {
+		return id
+	}
+	return uuid.NewString()
+}
