@@ -19,14 +19,14 @@ func ExampleStore() {
 	}
 }
 
-// Why a machine has no stronger key.
+// Why a machine has no stronger key. No key is made to find that out.
 func ExampleKeys_Choose() {
-	key, passedOver, err := winstore.Keys{}.Choose(context.Background())
+	strength, passedOver, err := winstore.Keys{}.Choose(context.Background())
 	for _, p := range passedOver {
 		fmt.Printf("no %s key from %s: %v\n", p.Strength, p.Provider, p.Err)
 	}
 	if err == nil {
-		fmt.Println("using a key of strength", key.Strength())
+		fmt.Println("certificates would be for a key of strength", strength)
 	}
 }
 

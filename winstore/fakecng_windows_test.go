@@ -1,6 +1,7 @@
 package winstore
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/rand"
 	"crypto/rsa"
@@ -53,11 +54,11 @@ func (s *fakeStorage) open(provider, name string) (cngKey, error) {
 func (s *fakeStorage) create(provider, name string, flags uint32) (cngKey, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.createError[name]; err != nil {
+	if err := s.createError[cmp.Or(name, s.nameOf(provider, flags))]; err != nil {
 		return nil, err
 	}
 	event := "created " + name
-	if s.keys[provider+name] != nil || s.openError[name] != nil {
+	if name != "" && (s.keys[provider+name] != nil || s.openError[name] != nil) {
 		if flags&ncryptOverwriteKey == 0 {
 			return nil, errFakeExists
 		}
@@ -72,10 +73,22 @@ func (s *fakeStorage) create(provider, name string, flags uint32) (cngKey, error
 	}
 	k := &fakeKey{storage: s, private: private, name: name, noPSS: provider == s.noPSS}
 	k.isolates = flags&(ncryptVirtualIso|ncryptPerBootKey) == ncryptVirtualIso|ncryptPerBootKey && !s.noIsolation
-	s.keys[provider+name] = k
-	s.events = append(s.events, event)
+	if name != "" {
+		s.keys[provider+name] = k
+		s.events = append(s.events, event)
+	}
 	s.open_++
 	return k, nil
+}
+
+// nameOf returns the name of the tier that a key without a name is made for.
+func (s *fakeStorage) nameOf(provider string, flags uint32) string {
+	for _, t := range []tier{keyGuard, tpm, software} {
+		if t.provider == provider && t.flags == flags {
+			return t.name
+		}
+	}
+	return ""
 }
 
 func (s *fakeStorage) inHardware(provider string) bool {

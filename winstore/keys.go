@@ -15,12 +15,7 @@ import "github.com/azmtls/azmtls/mtls"
 // handle goes when the garbage collector finds them unused.
 type Keys struct{}
 
-// PassedOver says why a provider of keys was not the one used.
-type PassedOver struct {
-	// Provider is the name of the provider in CNG.
-	Provider string
-	// Strength is what its key would have had.
-	Strength mtls.BindingStrength
-	// Err is what was in the way.
-	Err error
-}
+var _ interface {
+	mtls.KeyProvider
+	mtls.Chooser
+} = Keys{}

@@ -12,17 +12,12 @@ import (
 )
 
 // Key returns the strongest key that the machine has; why stronger ones were passed over is logged under azmtls.EventBinding.
-func (k Keys) Key(ctx context.Context) (mtls.Key, error) {
-	key, passedOver, err := k.Choose(ctx)
+func (Keys) Key(ctx context.Context) (mtls.Key, error) {
+	key, passedOver, err := strongest(ctx, ncrypt{})
 	for _, p := range passedOver {
 		eventlog.Writef(ctx, eventlog.Binding, "no %s key from %q: %v", p.Strength, p.Provider, p.Err)
 	}
 	return key, err
-}
-
-// Choose is Key for those who want to know why stronger keys were passed over, strongest first.
-func (Keys) Choose(ctx context.Context) (mtls.Key, []PassedOver, error) {
-	return choose(ctx, ncrypt{})
 }
 
 // keyStorage is what the choice of a key needs of CNG. Its other implementation stands in for what Wine, where the tests run,
@@ -47,23 +42,37 @@ var (
 	software = tier{softwareProvider, "SoftwareRSAKey", 0, mtls.StrengthSoftware}
 )
 
-func choose(ctx context.Context, storage keyStorage) (mtls.Key, []PassedOver, error) {
-	var passedOver []PassedOver
-	for _, t := range []tier{keyGuard, tpm, software} {
-		if err := ctx.Err(); err != nil {
-			return nil, passedOver, fmt.Errorf("winstore: looking for a key: %w", err)
-		}
-		k, err := t.key(ctx, storage)
-		switch {
-		case err == nil:
-			return k, passedOver, nil
-		case errors.Is(err, context.DeadlineExceeded):
-			return nil, passedOver, err
-		}
-		passedOver = append(passedOver, PassedOver{Provider: t.provider, Strength: t.strength, Err: err})
+// strongest returns the strongest key, and why stronger ones were passed over.
+func strongest(ctx context.Context, storage keyStorage) (mtls.Key, []mtls.PassedOver, error) {
+	var held *key
+	passedOver, err := firstOf(ctx, func(t tier) (err error) {
+		held, err = t.key(ctx, storage)
+		return err
+	})
+	switch {
+	case err != nil:
+		return nil, passedOver, err
+	case held != nil:
+		return held, passedOver, nil
 	}
 	k, err := mtls.SoftwareKeys{}.Key(ctx)
 	return k, passedOver, err
+}
+
+// firstOf calls try for one tier after the other, the strongest first, until it fails no more. It returns why it failed before.
+// The error says that the time was up.
+func firstOf(ctx context.Context, try func(tier) error) (passedOver []mtls.PassedOver, err error) {
+	for _, t := range []tier{keyGuard, tpm, software} {
+		if err := ctx.Err(); err != nil {
+			return passedOver, fmt.Errorf("winstore: looking for a key: %w", err)
+		}
+		err := try(t)
+		if err == nil || errors.Is(err, context.DeadlineExceeded) {
+			return passedOver, err
+		}
+		passedOver = append(passedOver, mtls.PassedOver{Provider: t.provider, Strength: t.strength, Err: err})
+	}
+	return passedOver, nil
 }
 
 // keyTurnWait is how long a process waits for another one to make a key, which takes a TPM seconds.
@@ -93,17 +102,14 @@ func (t tier) key(ctx context.Context, storage keyStorage) (*key, error) {
 }
 
 func (t tier) obtain(ctx context.Context, storage keyStorage) (*key, error) {
-	if t == tpm && !storage.inHardware(t.provider) {
-		return nil, errNoTPM
-	}
 	flags := t.flags
-	k, found, err := t.existing(storage)
-	switch {
-	case err == nil:
+	k, state, err := t.existing(storage)
+	switch state {
+	case keyUsable:
 		return k, nil
-	case transient(err) || errors.Is(err, errNoPSS):
-		return nil, fmt.Errorf("winstore: key %s: %w", t.name, err)
-	case found:
+	case keyBarred:
+		return nil, err
+	case keyDead:
 		eventlog.Writef(ctx, eventlog.Recovery, "key %s of %q is dead and made anew: %v", t.name, t.provider, err)
 		flags |= ncryptOverwriteKey
 	}
@@ -133,25 +139,47 @@ var (
 	)
 )
 
-// existing returns the key that is there under the tier's name. With an error, found says whether there is one, a dead one.
-func (t tier) existing(storage keyStorage) (k *key, found bool, err error) {
+// keyState is what has become of a tier's key.
+type keyState int
+
+const (
+	keyAbsent keyState = iota // there is none
+	keyDead                   // it is there and will never sign again
+	keyBarred                 // it, or one in its place, cannot be used, or not now
+	keyUsable                 // it has just signed
+)
+
+// existing returns the key that is there under the tier's name. The error says why it cannot be used.
+func (t tier) existing(storage keyStorage) (*key, keyState, error) {
+	if t == tpm && !storage.inHardware(t.provider) {
+		return nil, keyBarred, errNoTPM
+	}
 	native, err := storage.open(t.provider, t.name)
-	if err != nil {
-		// NTE_NOT_SUPPORTED comes from a provider that keeps no keys, as Wine's.
-		return nil, !is(
-			err,
-			windows.NTE_BAD_KEYSET,
-			windows.NTE_NOT_FOUND,
-			windows.NTE_NO_KEY,
-			windows.NTE_NOT_SUPPORTED,
-		), err
+	if is(
+		err,
+		windows.NTE_BAD_KEYSET,
+		windows.NTE_NOT_FOUND,
+		windows.NTE_NO_KEY,
+		windows.NTE_NOT_SUPPORTED, // comes from a provider that keeps no keys, as Wine's
+	) {
+		return nil, keyAbsent, err
 	}
-	if t == keyGuard && !native.isolated() {
+	var k *key
+	switch {
+	case err != nil:
+	case t == keyGuard && !native.isolated():
 		native.close()
-		return nil, true, errNotIsolated
+		err = errNotIsolated
+	default:
+		k, err = t.check(native)
 	}
-	k, err = t.check(native)
-	return k, true, err
+	switch {
+	case err == nil:
+		return k, keyUsable, nil
+	case transient(err) || errors.Is(err, errNoPSS):
+		return nil, keyBarred, fmt.Errorf("winstore: key %s: %w", t.name, err)
+	}
+	return nil, keyDead, err
 }
 
 // check takes the handle over and makes a key of it, if IMDS will accept it.

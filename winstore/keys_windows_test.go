@@ -15,8 +15,8 @@ import (
 )
 
 // chosen returns the key that would be used, closed when the test ends, and why others are not.
-func chosen(t *testing.T, storage keyStorage) (mtls.Key, []PassedOver) {
-	k, passedOver, err := choose(t.Context(), storage)
+func chosen(t *testing.T, storage keyStorage) (mtls.Key, []mtls.PassedOver) {
+	k, passedOver, err := strongest(t.Context(), storage)
 	require.NoError(t, err)
 	if closer, ok := k.(*key); ok {
 		t.Cleanup(func() { require.NoError(t, closer.Close()) })
@@ -160,7 +160,7 @@ func TestDeadKeyIsReplacedOnce(t *testing.T) {
 	results := make(chan mtls.Key)
 	for range 8 {
 		go func() {
-			k, _, err := choose(context.Background(), storage)
+			k, _, err := strongest(context.Background(), storage)
 			if err != nil {
 				t.Error(err)
 			}
@@ -180,7 +180,7 @@ func TestKeyIsNotWaitedForBeyondTheDeadline(t *testing.T) {
 		defer cancel()
 		done := make(chan error) // on another thread: this one has the lock
 		go func() {
-			_, _, err := choose(ctx, &fakeStorage{})
+			_, _, err := strongest(ctx, &fakeStorage{})
 			done <- err
 		}()
 		return <-done
@@ -196,9 +196,7 @@ func TestKeyOfWrongSizeIsRefused(t *testing.T) {
 
 // The real CNG. As far as Wine has it, that is no isolation, no TPM, and a software key.
 func TestKeysOfThisMachine(t *testing.T) {
-	k, passedOver, err := Keys{}.Choose(t.Context())
-	require.NoError(t, err)
-	defer k.(*key).Close()
+	k, passedOver := chosen(t, ncrypt{})
 	if UnderWine() {
 		require.Equal(t, mtls.StrengthSoftware, k.Strength())
 		require.Len(t, passedOver, 2)
@@ -209,7 +207,7 @@ func TestKeysOfThisMachine(t *testing.T) {
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err = Keys{}.Key(ctx)
+	_, err := Keys{}.Key(ctx)
 	require.ErrorIs(t, err, context.Canceled)
 }
 

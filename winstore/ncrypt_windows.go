@@ -41,10 +41,13 @@ func (ncrypt) open(provider, name string) (cngKey, error) {
 	return k, nil
 }
 
-// create makes an RSA key that cannot be exported.
+// create makes an RSA key that cannot be exported. One without a name is not kept: it goes with its handle.
 func (ncrypt) create(provider, name string, flags uint32) (cngKey, error) {
 	k := &ncryptKey{}
 	err := withProvider(provider, name, func(storage windows.Handle, name *uint16) error {
+		if *name == 0 {
+			name = nil
+		}
 		return failed(
 			"NCryptCreatePersistedKey",
 			ncryptCreatePersistedKey(storage, &k.handle, windows.StringToUTF16Ptr("RSA"), name, 0, flags),
@@ -57,7 +60,7 @@ func (ncrypt) create(provider, name string, flags uint32) (cngKey, error) {
 	if flags&ncryptVirtualIso != 0 {
 		usage = ncryptAllowAllUsages // as MSAL.NET has it: the attestation of a KeyGuard key imports it
 	}
-	if err := k.finalize(usage); err != nil {
+	if err := k.finalize(usage, name != ""); err != nil {
 		k.close()
 		return nil, err
 	}
@@ -116,16 +119,21 @@ func openProvider(name string) (windows.Handle, error) {
 // ncryptKey is an NCRYPT_KEY_HANDLE.
 type ncryptKey struct{ handle windows.Handle }
 
-// finalize sets what must be known of a key before it is made: its size, that it cannot be exported, what it may be used for.
-func (k *ncryptKey) finalize(usage uint32) error {
+// finalize sets what must be known of a key before it is made: its size, that it cannot be exported, what it may be used for. Only
+// the properties of a key that is kept can be kept.
+func (k *ncryptKey) finalize(usage uint32, kept bool) error {
+	var persist uint32
+	if kept {
+		persist = ncryptPersist
+	}
 	for _, p := range []struct {
 		name  string
 		value uint32
 		flags uint32
 	}{
 		{"Length", keyBits, 0},
-		{"Export Policy", 0, ncryptPersist},
-		{"Key Usage", usage, ncryptPersist},
+		{"Export Policy", 0, persist},
+		{"Key Usage", usage, persist},
 	} {
 		word := binary.LittleEndian.AppendUint32(nil, p.value)
 		err := ncryptSetProperty(

@@ -30,7 +30,9 @@ func (Store) DeleteAll(context.Context, string) error { return errUnsupported }
 func (Keys) Key(context.Context) (mtls.Key, error) { return nil, errUnsupported }
 
 // Choose returns an error that is [errors.ErrUnsupported].
-func (Keys) Choose(context.Context) (mtls.Key, []PassedOver, error) { return nil, nil, errUnsupported }
+func (Keys) Choose(context.Context) (mtls.BindingStrength, []mtls.PassedOver, error) {
+	return mtls.StrengthNone, nil, errUnsupported
+}
 
 type attestor struct{}
 
