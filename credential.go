@@ -79,7 +79,7 @@ func newCredential(o ImdsV2MtlsCredentialOptions) (*ImdsV2MtlsCredential, error)
 		cache: o.Cache,
 		source: mtls.Source{
 			Alias: o.alias(id), Endpoint: service.Endpoint(), Keys: o.KeyProvider, MinStrength: o.MinBindingStrength,
-			Store: o.Store, Mint: issuer.mint,
+			Store: o.Store, Mint: issuer.mint, Identify: issuer.identify,
 		},
 		template: o.MTLSTransport,
 		tracing:  c.tracing,

@@ -120,6 +120,12 @@ func (i *issuer) metadata(ctx context.Context) (imds.Metadata, error) {
 	return i.imds.Metadata(ctx)
 }
 
+// identify asks whose machine this is.
+func (i *issuer) identify(ctx context.Context) (mtls.Identity, error) {
+	metadata, err := i.imds.Metadata(ctx)
+	return mtls.Identity{ClientID: metadata.ClientID, TenantID: metadata.TenantID}, err
+}
+
 // definite marks the failure of a key or an attestation, unless it passes by itself.
 func definite(ctx context.Context, err error) error {
 	if ctx.Err() != nil || errors.Is(err, mtls.ErrKeyNotNow) {

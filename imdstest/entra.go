@@ -27,7 +27,13 @@ func (e *entraError) Error() string { return e.reason }
 
 // serveToken is the token endpoint.
 func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) {
-	body, failure := s.token(r, r.TLS.PeerCertificates[0])
+	client := r.TLS.PeerCertificates[0]
+	if s.system.isDeleted(client.Subject.CommonName) {
+		reason := fmt.Sprintf("Application with identifier '%s' was not found in the directory", client.Subject.CommonName)
+		writeEntraError(w, r, http.StatusBadRequest, "unauthorized_client", "700016", reason)
+		return
+	}
+	body, failure := s.token(r, client)
 	if failure != nil {
 		s.reject(Token, failure.reason)
 		writeEntraError(w, r, entraStatus(failure.code), failure.code, fmt.Sprint(failure.aadsts), failure.reason)

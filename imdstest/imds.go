@@ -116,7 +116,7 @@ func (s *Server) checkIMDS(r *http.Request, endpoint Endpoint) (identity, error)
 		}
 		delete(query, bypassCache)
 	}
-	id := identity{s.options.ClientID, "SystemAssigned"}
+	id := identity{s.system.current(), "SystemAssigned"}
 	for name, values := range query {
 		if len(query) > 1 || len(values) != 1 || values[0] == "" {
 			return identity{}, refuse("the query names more than one identity, or an empty one")

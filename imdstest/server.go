@@ -37,6 +37,7 @@ type Server struct {
 	imdsURL, tokenURL, ownURL string
 	faults                    faults
 	certified                 certified
+	system                    system
 	counters                  counters
 	done                      chan struct{}
 	closing                   sync.Once
@@ -51,6 +52,7 @@ func NewServer(options *Options) *Server {
 	}
 	s := &Server{options: options.withDefaults(), done: make(chan struct{})}
 	s.authority = newAuthority()
+	s.system.recreate(s.options.ClientID)
 	s.imds, s.imdsURL = s.serve(s.serveIMDS, "http", listenPlain)
 	s.entra, s.tokenURL = s.serve(func(w http.ResponseWriter, r *http.Request) {
 		s.count(func(c *Counts) { c.Token++ })

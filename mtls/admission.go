@@ -23,6 +23,7 @@ type admission struct {
 	renewAt    float64       // the share of its whole life that is left when it is renewed
 	accepted   atomic.Bool   // somebody took it
 	evicted    atomic.Bool
+	holder     *holder // nil: no Cache has taken it in
 }
 
 // admit makes the binding one that a Cache gives out. It must come before the binding is shared.

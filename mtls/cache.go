@@ -22,6 +22,9 @@ type Source struct {
 	Store Store
 	// Mint makes a new binding. It asks Keys at every call.
 	Mint func(context.Context, MintRequest) (*Binding, error)
+	// Identify asks the machine's metadata whose machine it is. A binding from the store that is another's is not used, and Entra's word
+	// that it knows no such identity is checked. Nil: bindings are not checked.
+	Identify func(context.Context) (Identity, error)
 	// Foreground does without work in the background: bindings are not renewed before their time.
 	Foreground bool
 }

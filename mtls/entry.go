@@ -15,12 +15,13 @@ import (
 // entry is what a Cache knows of one identity: the binding that serves it, and what may happen to that. mu guards the fields
 // below it and is never held during I/O.
 type entry struct {
-	clock    *clock.Clock
-	current  atomic.Pointer[Binding]
-	mints    flight.Group[BindingStrength, *Binding] // by what is demanded
-	removals flight.Group[string, bool]              // by thumbprint
-	queue    storeQueue
-	imds     *pause
+	clock     *clock.Clock
+	current   atomic.Pointer[Binding]
+	mints     flight.Group[BindingStrength, *Binding] // by what is demanded
+	removals  flight.Group[string, bool]              // by thumbprint
+	questions flight.Group[*holder, bool]             // to the metadata
+	queue     storeQueue
+	imds      *pause
 
 	mu         sync.Mutex
 	renewal    renewal
@@ -33,6 +34,9 @@ type entry struct {
 	unpaid     error       // why the next mint must wait for a unit; nil if it needs none
 	kept       keeping
 	looked     time.Duration // when the store was looked into for a newer binding
+	holder     *holder       // of the binding in memory
+	asked      time.Duration // when the metadata was asked on Entra's word
+	checked    time.Duration // when it was asked of a stored binding
 }
 
 // keeping is a binding that was refused and kept, since there was no unit to evict it.
@@ -52,6 +56,7 @@ func newEntry(c *clock.Clock, imds *pause) *entry {
 func (e *entry) get(ctx context.Context, src Source) (*Binding, error) {
 	if b, err := e.serve(src.MinStrength); b != nil || err != nil {
 		if b != nil && !src.Foreground {
+			e.check(src, b)
 			e.renew(src, b)
 		}
 		return b, err
@@ -130,7 +135,7 @@ func (e *entry) adopt(b *Binding) bool {
 		return false
 	}
 	e.unpaid, e.renewal = nil, renewal{}
-	e.current.Store(b)
+	e.serveNow(b)
 	return true
 }
 

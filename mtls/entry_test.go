@@ -47,12 +47,12 @@ func TestReissuedCertificateIsBarredNoMore(t *testing.T) {
 	fake := clock.NewFake(time.Now())
 	e := newEntry(fake.Clock(), &pause{})
 	first := plain(t)
-	e.minted(first)
+	e.minted(Source{}, first)
 	require.True(t, e.token.available(fake.Boot()), "a mint costs nothing")
 	e.bury(first)
 	require.True(t, e.tombstones.bar(first))
 	again := *first
-	e.minted(&again)
+	e.minted(Source{}, &again)
 	require.False(t, e.tombstones.bar(&again))
 	require.False(t, e.token.available(fake.Boot()), "it is counted")
 	e.bury(first)
@@ -107,4 +107,18 @@ func TestUnaskedHostAcceptsNothing(t *testing.T) {
 		transport.CloseIdleConnections()
 		server.Close()
 	}
+}
+
+// When a mint yields a binding for another identity, the one before is nobody's: what was obtained with its bindings is of no use.
+func TestMintForAnotherIdentityDisownsTheOneBefore(t *testing.T) {
+	e := newEntry(clock.NewFake(time.Now()).Clock(), &pause{})
+	first, same, other := plain(t), plain(t), plain(t)
+	other.ClientID = "22222222-3333-4444-5555-666666666666"
+	e.minted(Source{}, first)
+	e.minted(Source{}, same)
+	require.False(t, first.Disowned(), "a renewal")
+	e.minted(Source{}, other)
+	require.True(t, first.Disowned())
+	require.True(t, same.Disowned())
+	require.False(t, other.Disowned())
 }

@@ -24,6 +24,8 @@ const (
 	attestationRefused
 	// keyDead is refused, because its key signs no more.
 	keyDead
+	// disowned is refused, because the machine's metadata names another identity.
+	disowned
 	// lossConfirmed is refused by two lost connections. The peer may have processed the request.
 	lossConfirmed
 	// lossUnconfirmed: a connection was lost as a refusal would lose it. Another one, some time later, confirms it.
@@ -35,6 +37,8 @@ const (
 	askKey
 	// askHost: it depends on whether the host has lost a connection before.
 	askHost
+	// askMetadata: it depends on whether the machine's metadata names another identity by now.
+	askMetadata
 )
 
 // refuses reports that the binding is to be evicted.
@@ -60,6 +64,8 @@ type facts struct {
 	looked    bool  // the host's memory was asked
 	confirmed bool  // it lost a connection before
 	known     bool  // it accepted this binding not long ago
+	asked     bool  // the machine's metadata was asked
+	another   bool  // it names another identity
 
 	status int
 	said   words
@@ -91,9 +97,11 @@ var table = []struct {
 	{"the key failed to sign, but signs when probed", func(f *facts) bool { return f.signing != nil }, onceMore},
 
 	{"Entra binds no tokens here", aadsts("AADSTS392196", "AADSTS3921996"), accepted},
-	{"Entra knows another identity, or none: the metadata would tell", func(f *facts) bool {
-		return aadsts("AADSTS700016", "AADSTS7000229")(f) || oauthError("unauthorized_client")(f)
-	}, accepted},
+	{"Entra knows no such identity", func(f *facts) bool { return unknownIdentity(f) && !f.asked }, askMetadata},
+	{"Entra knows no such identity, and the metadata names another", func(f *facts) bool {
+		return unknownIdentity(f) && f.another
+	}, disowned},
+	{"Entra knows no such identity, which the metadata names all the same", unknownIdentity, accepted},
 	{"Entra finds the attestation bad", aadsts(badAttestation...), attestationRefused},
 	{"Entra finds the binding stale", aadsts("AADSTS1000901", "AADSTS500181"), refused},
 	{"Entra does not know the client by its certificate", oauthError("invalid_client"), refused},
@@ -143,6 +151,10 @@ func judge(f *facts) verdict {
 
 // badAttestation are the codes by which Entra says that the attestation behind a certificate is bad.
 var badAttestation = []string{"AADSTS1000610", "AADSTS1000611", "AADSTS1000612", "AADSTS1000613", "AADSTS1000614"}
+
+func unknownIdentity(f *facts) bool {
+	return aadsts("AADSTS700016", "AADSTS7000229")(f) || oauthError("unauthorized_client")(f)
+}
 
 func aadsts(codes ...string) func(*facts) bool {
 	return func(f *facts) bool { return f.definite() && f.oauth.Has(codes...) }

@@ -59,9 +59,9 @@ func TestJudgeAnswers(t *testing.T) {
 		{"a code that only resembles", entra(400, "invalid_request", "AADSTS5001811"), accepted},
 		{"unknown resource binding", entra(400, "invalid_request", "AADSTS392196"), accepted},
 		{"unknown tenant binding as invalid_client", entra(401, "invalid_client", "AADSTS3921996"), accepted},
-		{"another identity as invalid_client", entra(401, "invalid_client", "AADSTS700016"), accepted},
-		{"another identity", entra(400, "invalid_request", "AADSTS7000229"), accepted},
-		{"unauthorized_client", entra(400, "unauthorized_client"), accepted},
+		{"unknown identity as invalid_client", entra(401, "invalid_client", "AADSTS700016"), askMetadata},
+		{"unknown identity", entra(400, "invalid_request", "AADSTS7000229"), askMetadata},
+		{"unauthorized_client", entra(400, "unauthorized_client"), askMetadata},
 		{"invalid_scope", entra(400, "invalid_scope", "AADSTS70011"), accepted},
 		{"429 that says invalid_client", entra(429, "invalid_client"), accepted},
 		{"503 that says invalid_client", entra(503, "invalid_client"), accepted},
@@ -69,6 +69,10 @@ func TestJudgeAnswers(t *testing.T) {
 		{"Key Vault", facts{sent: true, status: 401, said: keyVaultRefuses}, refused},
 		{"400 of a resource", facts{sent: true, status: 400}, accepted},
 	}
+	same, another := entra(400, "unauthorized_client", "AADSTS700016"), entra(400, "unauthorized_client", "AADSTS700016")
+	same.asked, another.asked, another.another = true, true, true
+	rows = append(rows, judgement{"unknown, and the metadata names it all the same", same, accepted},
+		judgement{"unknown, and the metadata names another", another, disowned})
 	for _, code := range badAttestation {
 		rows = append(rows, judgement{code, entra(401, "invalid_client", code), attestationRefused})
 	}

@@ -44,7 +44,7 @@ func (e *entry) mint(ctx context.Context, src Source, request MintRequest) (*Bin
 		e.failed(ctx, err)
 		return nil, err
 	}
-	e.minted(b)
+	e.minted(src, b)
 	eventlog.Writef(ctx, eventlog.Binding, "minted binding %s of %s, usable until %s",
 		eventlog.Mask(b.Thumbprint()), eventlog.Mask(src.Alias), b.UsableUntil().UTC().Format("2006-01-02T15:04:05Z"))
 	e.save(ctx, src, b)
@@ -101,8 +101,9 @@ func (e *entry) barred(b *Binding) bool {
 
 // minted puts a new binding in memory. One that was evicted before is used all the same, since the alarm may have been false, and
 // counted.
-func (e *entry) minted(b *Binding) {
-	b.admit(e.clock)
+func (e *entry) minted(src Source, b *Binding) {
+	e.admit(src, b)
+	b.admitted.holder.named.Store(true)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.tombstones.bar(b) && !e.paid {
@@ -111,7 +112,7 @@ func (e *entry) minted(b *Binding) {
 	e.tombstones.lift(b)
 	e.paid, e.unpaid, e.next, e.kept = false, nil, MintRequest{}, keeping{}
 	e.renewal = renewal{}
-	e.current.Store(b)
+	e.serveNow(b)
 }
 
 // failed counts a mint that came to nothing, unless asking again may help.

@@ -84,7 +84,7 @@ func (e *entry) mayLook(r *Refusal) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	now := e.clock.Boot()
-	if r.verdict != keyDead && !e.budgetOf(r).available(now) && now < e.looked+lookPause && e.looked != 0 {
+	if r.verdict != keyDead && r.verdict != disowned && !e.budgetOf(r).available(now) && now < e.looked+lookPause && e.looked != 0 {
 		return false
 	}
 	e.looked = now
@@ -102,7 +102,10 @@ func (e *entry) newer(ctx context.Context, src Source, bad *Binding) *Binding {
 	case e.vetStored(ctx, src, b) != nil, b.sign(ctx) != nil:
 		return nil
 	}
-	b.admit(e.clock)
+	e.admit(src, b)
+	if e.vetIdentity(ctx, src, b) != nil {
+		return nil
+	}
 	return b
 }
 
@@ -114,7 +117,7 @@ func (e *entry) succeed(bad, b *Binding) bool {
 		return false
 	}
 	e.bury(bad)
-	e.current.Store(b)
+	e.serveNow(b)
 	return true
 }
 
@@ -127,7 +130,7 @@ func (e *entry) evict(ctx context.Context, src Source, r *Refusal) (deleted func
 	switch {
 	case e.budgetOf(r).spend(now):
 		e.paid = true
-	case r.verdict == keyDead:
+	case r.verdict == keyDead, r.verdict == disowned:
 		e.paid, e.unpaid = false, r
 	default:
 		e.kept = keeping{binding: r.Binding, cause: r, until: now + keptPause}

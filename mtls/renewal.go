@@ -69,7 +69,7 @@ func (e *entry) replaceOld(ctx context.Context, src Source, old *Binding) (*Bind
 		e.again(old)
 		return old, nil
 	}
-	e.minted(b)
+	e.minted(src, b)
 	eventlog.Writef(
 		ctx,
 		eventlog.Binding,

@@ -95,17 +95,16 @@ func (r *roundTrip) try(transport *http.Transport, req *http.Request) (resp *htt
 
 // judge asks the table of evidence, and finds out what it wants to know.
 func (r *roundTrip) judge(f *facts) verdict {
-	if f.err == nil {
-		return judge(f) // an answer speaks for itself
-	}
 	now := r.clock().Boot()
-	f.known = r.host.knows(now)
+	f.known = f.err != nil && r.host.knows(now) // an answer speaks for itself
 	for {
 		switch v := judge(f); v {
 		case askKey:
 			f.probed, f.dead = true, r.probe()
 		case askHost:
 			f.looked, f.confirmed = true, r.host.lose(now)
+		case askMetadata:
+			f.asked, f.another = true, r.binding.disowned(r.upload.req.Context())
 		default:
 			return v
 		}
@@ -149,6 +148,8 @@ func (r *roundTrip) repeatable(f *facts) bool {
 func (r *roundTrip) refuse(f *facts, v verdict, resp *http.Response) error {
 	refusal := &Refusal{Binding: r.binding, Host: r.upload.req.URL.Host, Err: f.err, verdict: v}
 	switch {
+	case v == disowned:
+		refusal.Err = fmt.Errorf("%w; %w", errDisowned, f.evidence(resp))
 	case resp != nil:
 		refusal.Err = f.evidence(resp)
 	case v == keyDead && f.signing == nil:

@@ -29,6 +29,10 @@ func (e *entry) load(ctx context.Context, src Source) *Binding {
 	if err == nil {
 		err = e.vetStored(ctx, src, b)
 	}
+	if err == nil {
+		e.admit(src, b)
+		err = e.vetIdentity(ctx, src, b)
+	}
 	if err != nil {
 		eventlog.Writef(
 			ctx,
@@ -39,7 +43,6 @@ func (e *entry) load(ctx context.Context, src Source) *Binding {
 		)
 		return nil
 	}
-	b.admit(e.clock)
 	eventlog.Writef(
 		ctx,
 		eventlog.Binding,

@@ -14,6 +14,8 @@ const (
 	FirstAnswer = 4 * time.Second
 	// Metadata is how long IMDS may take to say what the machine is, each time that it is asked.
 	Metadata = 10 * time.Second
+	// Identity is how long the first use of a stored binding waits for IMDS to say whose machine this is.
+	Identity = time.Second
 	// Entra is how long Entra may take to begin its answer, each time that it is asked.
 	Entra = 15 * time.Second
 	// Key is how long a private key may take for one signature: a TPM takes seconds when it is busy.

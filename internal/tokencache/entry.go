@@ -52,7 +52,7 @@ func (c *Cache) NewEntry(key Key, token string, life, refresh time.Duration, b *
 
 // valid reports whether the token can be used at that age.
 func (e *Entry) valid(age time.Duration) bool {
-	return age < e.life-min(maxMargin, e.life/10) && !(e.Key.Bound && e.Binding.Evicted())
+	return age < e.life-min(maxMargin, e.life/10) && !(e.Key.Bound && e.Binding.Evicted()) && !e.Binding.Disowned()
 }
 
 // refreshDue reports whether it is time to refresh the token at that age. It does so once; the next time, should the refresh fail,
