@@ -5,8 +5,10 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"io"
 	"net"
 	"net/http"
+	"syscall"
 	"time"
 
 	"github.com/azmtls/azmtls/internal/failure"
@@ -30,6 +32,8 @@ func adviceFor(err error) string {
 		return adviceForEntra(declined)
 	case isUnreachable(err):
 		return "Check the network path to the host, and MTLSTransport.Proxy."
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
+		return "The host, or what stands before it, ended the connection without a word: check firewalls and proxies on the way."
 	}
 	return ""
 }
@@ -50,6 +54,8 @@ func adviceForIMDS(e *imds.Error, refusal bool) string {
 			"KeyProvider and Attestation. ManagedIdentityCredential uses IMDS v1 meanwhile."
 	case e.StatusCode == http.StatusBadRequest:
 		return "Check that the identity that ID names is assigned to this machine."
+	case e.StatusCode == http.StatusTooManyRequests:
+		return "IMDS throttles this machine; ask less often, and share one credential."
 	case e.StatusCode >= 500, e.StatusCode == http.StatusGone:
 		return "IMDS is ill or being updated, which passes by itself."
 	}
@@ -65,6 +71,8 @@ func adviceForEntra(e *oauth.Error) string {
 		return "Check the scope: the tenant has no such resource."
 	case e.StatusCode == http.StatusTooManyRequests:
 		return "Entra throttles this identity; ask less often, and share one credential."
+	case e.StatusCode >= 500:
+		return "Entra or a proxy on the way is ill, which passes by itself."
 	case e.Claims:
 		return "A policy of the tenant asks for more than a managed identity can give: see its Conditional Access."
 	}

@@ -150,8 +150,11 @@ func (c *ImdsV2MtlsCredential) token(ctx context.Context, key tokencache.Key, cl
 		}
 		return c.authenticate(carry(ctx), key, claims)
 	})
-	if err != nil && !explained(err) {
-		err = newAuthenticationError(err, nil) // this caller stopped waiting
+	if err != nil && !explained(err) { // this caller stopped waiting
+		if err == ctx.Err() {
+			err = fmt.Errorf("nothing was done yet: %w", err)
+		}
+		err = newAuthenticationError(err, nil)
 	}
 	return e, err
 }

@@ -114,9 +114,9 @@ func explain(err error, x *exchange, demanded bool) error {
 	absent, ok := errors.AsType[*imds.UnavailableError](err)
 	switch {
 	case ok:
-		return newUnavailable(absent, absent)
+		return newUnavailable(absent, sentence(credName+": "+problem.MaskIDs(absent.Error())))
 	case imds.IsRefusal(err) && !demanded:
-		return newUnavailable(err, newAuthenticationError(err, x))
+		return newUnavailable(err, newAuthenticationError(err, x).Error())
 	}
 	return newAuthenticationError(err, x)
 }
@@ -128,9 +128,8 @@ type unavailable struct {
 	cause error
 }
 
-func newUnavailable(cause, text error) error {
-	message := strings.TrimPrefix(problem.MaskIDs(text.Error()), credName+": ")
-	return &unavailable{azidentity.NewCredentialUnavailableError(credName + ": " + sentence(message)), cause}
+func newUnavailable(cause error, message string) error {
+	return &unavailable{azidentity.NewCredentialUnavailableError(message), cause}
 }
 
 // Unwrap returns azidentity's error, which its chain looks for, and the cause.

@@ -43,7 +43,8 @@ func (s *keySource) key(ctx context.Context) (mtls.Key, error) {
 		return nil, errors.New("the key provider returned a nil Key and no error")
 	case key.Strength() < s.minStrength:
 		return nil, fmt.Errorf(
-			"the key of the binding has strength %s where MinBindingStrength demands %s; nothing was sent",
+			"the key of the binding has strength %s where MinBindingStrength demands %s; nothing was sent. "+
+				"Lower MinBindingStrength, or set a KeyProvider whose keys are stronger",
 			key.Strength(),
 			s.minStrength,
 		)

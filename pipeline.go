@@ -127,10 +127,13 @@ func (t exchangeTransport) Do(req *http.Request) (*http.Response, error) {
 	if late, ok := errors.AsType[*clock.LimitError](context.Cause(ctx)); ok && err != nil {
 		err = late
 	}
-	if err != nil {
-		return nil, fmt.Errorf("asking %s for a token: %w", req.URL.Host, err)
+	switch {
+	case err == nil:
+		return resp, nil
+	case failure.Is[*mtls.Refusal](err): // which says where
+		return nil, err
 	}
-	return resp, nil
+	return nil, fmt.Errorf("asking %s for a token: %w", req.URL.Host, err)
 }
 
 // download reads the body of an answer into memory. It is bounded.

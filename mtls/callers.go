@@ -69,10 +69,14 @@ func guardCallers(h *http.Transport) {
 			return header, asCallers(err)
 		}
 	}
-	if look := h.OnProxyConnectResponse; look != nil {
-		h.OnProxyConnectResponse = func(ctx context.Context, proxy *url.URL, req *http.Request, resp *http.Response) error {
-			return asCallers(guard("OnProxyConnectResponse", func() error { return look(ctx, proxy, req, resp) }))
+	look := h.OnProxyConnectResponse
+	h.OnProxyConnectResponse = func(ctx context.Context, proxy *url.URL, req *http.Request, resp *http.Response) error {
+		if look != nil {
+			if err := guard("OnProxyConnectResponse", func() error { return look(ctx, proxy, req, resp) }); err != nil {
+				return asCallers(err)
+			}
 		}
+		return refusedBy(proxy, resp)
 	}
 	if verify := h.TLSClientConfig.VerifyPeerCertificate; verify != nil {
 		h.TLSClientConfig.VerifyPeerCertificate = func(raw [][]byte, chains [][]*x509.Certificate) error {
@@ -84,6 +88,16 @@ func guardCallers(h *http.Transport) {
 			return asCallers(guard("VerifyConnection", func() error { return verify(state) }))
 		}
 	}
+}
+
+// refusedBy returns the error of a proxy that does not let a connection through; net/http has no more than the text of its status.
+func refusedBy(proxy *url.URL, resp *http.Response) error {
+	if resp.StatusCode == http.StatusOK {
+		return nil
+	}
+	answer := fmt.Errorf("the proxy %s answered CONNECT with %d %s",
+		proxy.Host, resp.StatusCode, http.StatusText(resp.StatusCode))
+	return &net.OpError{Op: "proxyconnect", Net: "tcp", Err: answer}
 }
 
 func asCallers(err error) error {

@@ -181,9 +181,10 @@ func TestWordsOfIMDS(t *testing.T) {
 		"\x1b[31mno such key" + strings.Repeat("!", 1000):             "400 Bad Request: [31mno such key" + strings.Repeat("!", 485) + "…",
 		"<html>": "400 Bad Request",
 	} {
-		c, _ := serve(t, answer{status: 400, body: body}).client(t, nil)
+		s := serve(t, answer{status: 400, body: body})
+		c, _ := s.client(t, nil)
 		_, err := c.Issue(t.Context(), []byte("request"), "", false)
-		require.EqualError(t, err, "asking IMDS for a certificate: IMDS answered "+want)
+		require.EqualError(t, err, "asking IMDS at "+s.URL+" for a certificate: IMDS answered "+want)
 		require.True(t, imds.IsRefusal(err))
 	}
 }

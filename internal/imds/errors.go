@@ -58,6 +58,7 @@ func (*UnavailableError) NonRetriable() {}
 type Error struct {
 	StatusCode int
 	problem.Problem
+	RetryAfter time.Duration // how long it asks to be left alone; 0: it does not
 
 	response error
 }
@@ -69,6 +70,9 @@ func (e *Error) Error() string {
 	}
 	if e.Text != "" {
 		text += ": " + e.Text
+	}
+	if e.RetryAfter > 0 {
+		text += fmt.Sprintf(" (to be asked again in %s)", e.RetryAfter)
 	}
 	return text
 }
@@ -86,8 +90,9 @@ func (c *Client) newError(resp *http.Response) error {
 	e.response = &azcore.ResponseError{
 		StatusCode: resp.StatusCode, ErrorCode: e.Code, RawResponse: problem.Response(resp, body),
 	}
-	if after, ok := retryAfter(resp, c.clock.Wall()); ok && after > longest(resp) && isRepeatable(resp.StatusCode) {
-		return failure.Pause(e, min(after, maxPause))
+	e.RetryAfter, _ = retryAfter(resp, c.clock.Wall())
+	if e.RetryAfter > longest(resp) && isRepeatable(resp.StatusCode) {
+		return failure.Pause(e, min(e.RetryAfter, maxPause))
 	}
 	return e
 }

@@ -49,7 +49,7 @@ func (c *Client) issue(ctx context.Context, csr []byte, attestationToken string,
 		err = c.decode(resp, &answer)
 	}
 	if err != nil {
-		err = fmt.Errorf("asking IMDS for a certificate: %w", err)
+		err = fmt.Errorf("asking IMDS at %s for a certificate: %w", c.endpoint, err)
 		if isDefinite(err) {
 			err = failure.Definite(err)
 		}
@@ -57,7 +57,7 @@ func (c *Client) issue(ctx context.Context, csr []byte, attestationToken string,
 	}
 	issued, err := answer.check()
 	if err != nil {
-		return Issued{}, failure.Definite(fmt.Errorf("the certificate from IMDS cannot be used: %w", err))
+		return Issued{}, failure.Definite(fmt.Errorf("the certificate from IMDS at %s cannot be used: %w", c.endpoint, err))
 	}
 	issued.Date, _ = http.ParseTime(resp.Header.Get("Date"))
 	return issued, nil

@@ -21,7 +21,7 @@ func (c *Client) Metadata(ctx context.Context) (Metadata, error) {
 	}
 	resp, err := c.firstRequest(ctx, req)
 	if err != nil {
-		return m, fmt.Errorf("asking IMDS for the platform metadata: %w", err)
+		return m, fmt.Errorf("asking IMDS at %s for the platform metadata: %w", c.endpoint, err)
 	}
 	if resp.StatusCode == http.StatusNotFound {
 		reason := fmt.Sprintf("IMDS at %s has no version 2: it answered 404 to getplatformmetadata", c.endpoint)
@@ -34,10 +34,10 @@ func (c *Client) Metadata(ctx context.Context) (Metadata, error) {
 		return m, &UnavailableError{Absence: NoIdentity, reason: reason, cause: err}
 	}
 	if err != nil {
-		return Metadata{}, fmt.Errorf("asking IMDS for the platform metadata: %w", err)
+		return Metadata{}, fmt.Errorf("asking IMDS at %s for the platform metadata: %w", c.endpoint, err)
 	}
 	if err := m.check(); err != nil {
-		return Metadata{}, fmt.Errorf("the platform metadata from IMDS cannot be used: %w", err)
+		return Metadata{}, fmt.Errorf("the platform metadata from IMDS at %s cannot be used: %w", c.endpoint, err)
 	}
 	return m, nil
 }
@@ -59,7 +59,7 @@ func (c *Client) firstRequest(ctx context.Context, req *policy.Request) (*http.R
 		return resp, err
 	case late != nil:
 		reason := fmt.Sprintf("IMDS was looked for at %s, and nothing answered within %s", c.endpoint, late.Limit)
-		return nil, &UnavailableError{Absence: NoIMDS, reason: reason, cause: err}
+		return nil, &UnavailableError{Absence: NoIMDS, reason: reason}
 	case isDialError(err):
 		reason := fmt.Sprintf("IMDS was looked for at %s, and nothing listens there", c.endpoint)
 		return nil, &UnavailableError{Absence: NoIMDS, reason: reason, cause: err}

@@ -46,13 +46,13 @@ func (t transport) Do(req *http.Request) (*http.Response, error) {
 		resp.Request.Response != nil
 	if redirected || resp.StatusCode/100 == 3 {
 		_ = resp.Body.Close()
-		return nil, redirectError{host: req.URL.Host, path: req.URL.Path, status: resp.StatusCode}
+		return nil, redirectError{resp.StatusCode}
 	}
 	bounded.Response(resp)
 	body, err := io.ReadAll(resp.Body)
 	_ = resp.Body.Close()
 	if err != nil {
-		return nil, fmt.Errorf("reading the answer of IMDS: %w", err)
+		return nil, fmt.Errorf("reading the answer: %w", err)
 	}
 	resp.Body = io.NopCloser(bytes.NewReader(body))
 	return resp, nil
@@ -80,13 +80,10 @@ func withOwnBody(req *http.Request) (*http.Request, error) {
 }
 
 // redirectError refuses a redirect: it would carry the certificate request elsewhere.
-type redirectError struct {
-	host, path string
-	status     int
-}
+type redirectError struct{ status int }
 
 func (e redirectError) Error() string {
-	return fmt.Sprintf("IMDS at %s answered %s with a redirect (%d), which is refused", e.host, e.path, e.status)
+	return fmt.Sprintf("the answer is a redirect (%d), which is refused", e.status)
 }
 
 // NonRetriable marks the error as final.

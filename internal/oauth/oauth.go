@@ -22,7 +22,8 @@ type Error struct {
 	AADSTS        []string // for example "AADSTS1000901", the one in the description first
 	Description   string   // first line of the error_description, without trace and correlation ids, or of a plain text
 	CorrelationID string
-	Claims        bool // the answer carries a claims challenge
+	RetryAfter    string // the header of that name
+	Claims        bool   // the answer carries a claims challenge
 
 	response error
 }
@@ -39,6 +40,9 @@ func (e *Error) Error() string {
 	if e.Description != "" {
 		text += ": " + e.Description
 	}
+	if e.RetryAfter != "" {
+		text += fmt.Sprintf(" (Retry-After: %s)", e.RetryAfter)
+	}
 	return text
 }
 
@@ -54,7 +58,7 @@ func (e *Error) Has(codes ...string) bool {
 func Read(resp *http.Response) *Error {
 	// Made by hand: runtime.NewResponseError logs the body, and Entra writes identifiers into its descriptions.
 	response := &azcore.ResponseError{StatusCode: resp.StatusCode}
-	e := &Error{StatusCode: resp.StatusCode, response: response}
+	e := &Error{StatusCode: resp.StatusCode, RetryAfter: problem.Clean(resp.Header.Get("Retry-After")), response: response}
 	if resp.Request != nil && resp.Request.URL != nil {
 		e.Host = resp.Request.URL.Host
 	}
