@@ -82,7 +82,8 @@ func inputMistakes() []mistake {
 		get("an empty scope", policy.TokenRequestOptions{Scopes: []string{"/.default"}}),
 		get("claims that are no JSON", policy.TokenRequestOptions{Scopes: []string{vault}, Claims: "x"}),
 		{"no context", func(t *testing.T) error {
-			_, err := newFixture(t, imdstest.Options{}, nil).cred.GetToken(nil, policy.TokenRequestOptions{Scopes: []string{vault}}) //nolint:staticcheck
+			var none context.Context
+			_, err := newFixture(t, imdstest.Options{}, nil).cred.GetToken(none, policy.TokenRequestOptions{Scopes: []string{vault}})
 			return err
 		}},
 		{"no credential", func(t *testing.T) error {

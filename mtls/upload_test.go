@@ -1,0 +1,63 @@
+package mtls
+
+import (
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// stuckBody is a body whose Read does not return until it is released.
+type stuckBody struct {
+	reading, release chan struct{}
+}
+
+func (b *stuckBody) Read([]byte) (int, error) {
+	close(b.reading)
+	<-b.release
+	return 0, io.EOF
+}
+
+func (*stuckBody) Close() error { return nil }
+
+// A request is not repeated while a Read of its body is under way: two would read from one source.
+func TestBodyThatIsStillBeingReadIsNotRepeated(t *testing.T) {
+	body := &stuckBody{reading: make(chan struct{}), release: make(chan struct{})}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "https://resource.example", body)
+	require.NoError(t, err)
+	req.GetBody = func() (io.ReadCloser, error) { return http.NoBody, nil }
+	u := upload{req: req}
+	first, err := u.next()
+	require.NoError(t, err)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = first.Body.Read(make([]byte, 1))
+	}()
+	<-body.reading
+	_, err = u.next()
+	require.ErrorContains(t, err, "still being read")
+	close(body.release)
+	<-done
+	_, err = u.next()
+	require.NoError(t, err)
+}
+
+// Who closes an answer has no use for the rest of the upload: net/http reads no more of the body then.
+func TestClosedAnswerEndsTheUpload(t *testing.T) {
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "https://resource.example", strings.NewReader("payload"))
+	require.NoError(t, err)
+	u := upload{req: req}
+	sent, err := u.next()
+	require.NoError(t, err)
+	resp := &http.Response{StatusCode: http.StatusAccepted, Body: io.NopCloser(strings.NewReader("early"))}
+	u.answered(resp)
+	some := make([]byte, 3)
+	_, err = io.ReadFull(sent.Body, some)
+	require.NoError(t, err, "an early answer does not end it")
+	require.NoError(t, resp.Body.Close())
+	_, err = sent.Body.Read(some)
+	require.ErrorIs(t, err, errAttemptEnded)
+}
