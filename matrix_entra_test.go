@@ -69,6 +69,14 @@ func entraFaults() (faults []*fault) {
 		"unauthorized_client", entraError("unauthorized_client", "50105"),
 	) {
 		add(identity, name, answer, answers)
+		another := add(identity, name+", and the metadata names another", answer, refuses)
+		another.recreate = true
+		another.omit = func(c cell) string {
+			if c.often == every || c.conn == fresh && c.origin == stored {
+				return "the new identity is known; a stored binding of another one is not presented"
+			}
+			return ""
+		}
 	}
 
 	const unbindable = "Entra binds no tokens"

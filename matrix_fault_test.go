@@ -33,7 +33,8 @@ type fault struct {
 
 	impostor func(*impostorCertificates) tls.Certificate // another server instead of the one that was asked for
 
-	unasked bool // the request does not ask Key Vault for the certificate
+	unasked  bool // the request does not ask Key Vault for the certificate
+	recreate bool // the identity is made anew when the fault is armed: the metadata names another client
 }
 
 // as is the meaning that a fault has everywhere.

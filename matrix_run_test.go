@@ -185,6 +185,9 @@ func (r *run) arm(b *mtls.Binding) {
 	r.planted = b
 	r.handled.Store(0)
 	r.base = r.f.server.Counts()
+	if r.fault.recreate {
+		r.f.server.Recreate(anotherID)
+	}
 	if f := r.fault.inject; f.Do != nil {
 		f.Endpoint = imdstest.Resource
 		if r.leg == legToken {
