@@ -19,6 +19,7 @@ import (
 	"github.com/azmtls/azmtls"
 	"github.com/azmtls/azmtls/imdstest"
 	"github.com/azmtls/azmtls/mtls"
+	"github.com/golang-jwt/jwt/v5"
 	"github.com/stretchr/testify/require"
 )
 
@@ -63,7 +64,7 @@ type strangeID struct{ azidentity.ManagedIDKind }
 
 func TestScopes(t *testing.T) {
 	f := newFixture(t, imdstest.Options{}, nil)
-	for _, scopes := range [][]string{nil, {vault, storage}, {""}, {"/.default"}, {"https://a/.default https://b/.default"}} {
+	for _, scopes := range [][]string{nil, {vault, storage}, {""}, {"/.default"}, {".default"}, {"https://a/.default https://b/.default"}} {
 		_, err := f.cred.GetToken(t.Context(), policy.TokenRequestOptions{Scopes: scopes})
 		var failure *azmtls.AuthenticationError
 		require.ErrorAs(t, err, &failure, "%q", scopes)
@@ -74,6 +75,30 @@ func TestScopes(t *testing.T) {
 		require.ErrorContains(t, err, "claims", "%q", claims)
 	}
 	require.Zero(t, f.server.Counts(), "no network call")
+}
+
+// A scope stands for its resource as it is spelled: one slash before ".default" is the resource's, as in MSAL.
+func TestScopeIsSentAsItsResource(t *testing.T) {
+	f := newFixture(t, imdstest.Options{}, nil)
+	for scope, audience := range map[string]string{
+		"https://vault.azure.net/.default":                    "https://vault.azure.net",
+		"https://vault.azure.net":                             "https://vault.azure.net",
+		"https://vault.azure.net/":                            "https://vault.azure.net/",
+		"https://vault.azure.net//.default":                   "https://vault.azure.net/",
+		"https://database.windows.net//.default":              "https://database.windows.net/",
+		"11111111-aaaa-bbbb-cccc-222222222222/.default":       "11111111-aaaa-bbbb-cccc-222222222222",
+		"11111111-aaaa-bbbb-cccc-222222222222":                "11111111-aaaa-bbbb-cccc-222222222222",
+		"api://11111111-aaaa-bbbb-cccc-222222222222/.default": "api://11111111-aaaa-bbbb-cccc-222222222222",
+		"api://name": "api://name",
+	} {
+		token, err := f.token(scope)
+		require.NoError(t, err, scope)
+		claims := jwt.MapClaims{}
+		_, _, err = jwt.NewParser().ParseUnverified(token.Token, claims)
+		require.NoError(t, err)
+		require.Equal(t, audience, claims["aud"], scope)
+	}
+	f.noRejections()
 }
 
 func TestKeys(t *testing.T) {
