@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
@@ -21,19 +22,19 @@ import (
 // pass untouched, over the caller's own Transport, or one like MTLSTransport without a certificate. A request whose connection
 // was lost is sent once more only if that does no harm: see [mtls.Transport.RoundTrip].
 //
-// It must be called before the client is created. Nil options are left alone, and binding twice is as binding once.
+// It must be called before the client is created, which copies its options. The log tells, once, of clients that seem to have been
+// bound too late or to another credential ([EventAuthentication]). A client that sends its token elsewhere than in Authorization:
+// Bearer gets a bearer token, bound or not: those of Cosmos DB and container registries do. Nil options are left alone, and binding
+// twice is as binding once.
+//
+// A request with a bound token follows no redirect. Without a Transport of the caller's, one with a bearer token does, and the token
+// goes along on the same host, over https, only.
 func (c *ImdsV2MtlsCredential) BindClientOptions(options *azcore.ClientOptions) {
-	if options == nil || slices.Contains(options.PerCallPolicies, policy.Policy(markPolicy{c.clients})) {
+	if !c.made() || options == nil || slices.ContainsFunc(options.PerCallPolicies, c.clients.isMark) {
 		return
 	}
-	options.PerCallPolicies = append(slices.Clip(options.PerCallPolicies), markPolicy{c.clients})
-	options.PerRetryPolicies = append(slices.Clip(options.PerRetryPolicies),
-		mtls.NewRecoveryPolicy(c.clients.bindings.rejected), popPolicy{c.clients})
-	next := options.Transport
-	if next == nil {
-		next = c.clients.plain
-	}
-	options.Transport = boundTransport{c.clients, next}
+	c.clients.unused.Add(1)
+	c.clients.bind(options, &markPolicy{binder: c.clients})
 }
 
 // binder is what the clients that are bound to a credential have of it.
@@ -42,6 +43,8 @@ type binder struct {
 	bindings *bindings
 	current  func(context.Context, *tokencache.Entry) (*tokencache.Entry, error) // the token to send in the place of another
 	plain    *http.Client                                                        // presents no certificate, otherwise connects alike
+	unused   atomic.Int32                                                        // bound options that no client has used yet
+	hints    hints
 }
 
 func newBinder(
@@ -51,8 +54,25 @@ func newBinder(
 		tokens:   tokens,
 		bindings: b,
 		current:  current,
-		plain:    &http.Client{Transport: template.Clone(b.template)},
+		plain:    &http.Client{Transport: template.Clone(b.template), CheckRedirect: leaveToken},
 	}
+}
+
+// bind adds policies to the options and sets their transport.
+func (b *binder) bind(options *azcore.ClientOptions, mark *markPolicy) {
+	options.PerCallPolicies = append(slices.Clip(options.PerCallPolicies), mark)
+	options.PerRetryPolicies = append(slices.Clip(options.PerRetryPolicies),
+		mtls.NewRecoveryPolicy(b.bindings.rejected), popPolicy{b})
+	next := options.Transport
+	if next == nil {
+		next = b.plain
+	}
+	options.Transport = boundTransport{b, next}
+}
+
+func (b *binder) isMark(p policy.Policy) bool {
+	mark, ok := p.(*markPolicy)
+	return ok && mark.binder == b
 }
 
 // markedContext is the context of a request of a bound client. It tells GetToken that the client can use a bound token, and the
@@ -63,11 +83,12 @@ type markedContext struct {
 	transport *mtls.Transport // nil: that of the client
 }
 
+// markKey is of the credential that the client is bound to, nil for any.
 type markKey struct{ binder *binder }
 
 // Value answers for the credential that the client is bound to: a client may be bound to several.
 func (m *markedContext) Value(key any) any {
-	if key, ok := key.(markKey); ok && key.binder == m.binder {
+	if key, ok := key.(markKey); ok && (key.binder == m.binder || key.binder == nil) {
 		return m
 	}
 	return m.Context.Value(key)
@@ -78,6 +99,9 @@ func (b *binder) marked(ctx context.Context) *markedContext {
 	m, _ := ctx.Value(markKey{b}).(*markedContext)
 	return m
 }
+
+// isMarked reports whether the client is bound to any credential.
+func isMarked(ctx context.Context) bool { return ctx.Value(markKey{}) != nil }
 
 // boundTransport sends a request over the connections of the binding whose token it carries, and any other over next.
 type boundTransport struct {
@@ -92,10 +116,16 @@ func (t boundTransport) Do(req *http.Request) (*http.Response, error) {
 	return t.next.Do(req)
 }
 
-// markPolicy gives a request its markedContext.
-type markPolicy struct{ binder *binder }
+// markPolicy gives a request its markedContext. There is one for all clients with the same options.
+type markPolicy struct {
+	binder *binder
+	used   atomic.Bool // it does not count as unused any more
+}
 
-func (p markPolicy) Do(req *policy.Request) (*http.Response, error) {
+func (p *markPolicy) Do(req *policy.Request) (*http.Response, error) {
+	if !p.used.Load() && p.used.CompareAndSwap(false, true) {
+		p.binder.unused.Add(-1)
+	}
 	return req.WithContext(&markedContext{Context: req.Raw().Context(), binder: p.binder}).Next()
 }
 
@@ -108,6 +138,9 @@ func (p popPolicy) Do(req *policy.Request) (*http.Response, error) {
 	marked := p.binder.marked(raw.Context())
 	if marked == nil { // somebody took the options apart: without markPolicy there is no way to choose the connection
 		return req.Next()
+	}
+	if marked.transport != nil && keyvault.IsHost(raw.URL.Hostname()) {
+		raw.Header.Del(keyvault.Header) // which the attempt before, with a bound token, has set
 	}
 	marked.transport = nil
 	scheme, token, _ := strings.Cut(raw.Header.Get("Authorization"), " ")
