@@ -22,6 +22,7 @@ const (
 	saysOther     = "call BindClientOptions of the credential that the client is made with"
 	saysDemanded  = "Call BindClientOptions before the client is made"
 	saysElsewhere = "with TokenTypeAuto it is a bearer token"
+	saysBypassed  = "the client's Transport is another than BindClientOptions set"
 )
 
 // hinted returns how often each of the hints was logged, until the test ends.
@@ -31,8 +32,8 @@ func hinted(t *testing.T) (counts func() map[string]int) {
 	log.SetListener(func(event log.Event, line string) {
 		mu.Lock()
 		defer mu.Unlock()
-		for _, text := range []string{saysLate, saysOther, saysDemanded, saysElsewhere} {
-			if strings.Contains(line, text) && event == azmtls.EventAuthentication && strings.Contains(line, "https://") {
+		for _, text := range []string{saysLate, saysOther, saysDemanded, saysElsewhere, saysBypassed} {
+			if strings.Contains(line, text) && event == azmtls.EventAuthentication {
 				seen[text]++
 			}
 		}
@@ -125,6 +126,21 @@ func TestClientsThatAreNotBoundAreTold(t *testing.T) {
 		"another credential's token": {azmtls.TokenTypeAuto, func(_ *testing.T, f *fixture) []runtime.Pipeline {
 			return []runtime.Pipeline{sdkClient(fallback{}, bind(f.cred))}
 		}, map[string]int{}},
+		"Transport set after binding": {azmtls.TokenTypeAuto, func(_ *testing.T, f *fixture) []runtime.Pipeline {
+			options := bind(f.cred)
+			options.Transport = unbound(f).Transport
+			return []runtime.Pipeline{sdkClient(f.cred, options)}
+		}, map[string]int{saysBypassed: 1}},
+		"Transport set before": {azmtls.TokenTypeAuto, func(_ *testing.T, f *fixture) []runtime.Pipeline {
+			options := unbound(f)
+			f.cred.BindClientOptions(options)
+			return []runtime.Pipeline{sdkClient(f.cred, options)}
+		}, map[string]int{}},
+		"policies taken out": {azmtls.TokenTypeAuto, func(_ *testing.T, f *fixture) []runtime.Pipeline {
+			options := bind(f.cred)
+			options.PerCallPolicies = nil
+			return []runtime.Pipeline{sdkClient(f.cred, options)}
+		}, map[string]int{saysLate: 1}},
 		"Cosmos": {azmtls.TokenTypeAuto, func(_ *testing.T, f *fixture) []runtime.Pipeline {
 			return []runtime.Pipeline{cosmos(f.cred, bind(f.cred))}
 		}, map[string]int{saysElsewhere: 1}},
@@ -169,8 +185,8 @@ func TestListenerOfHintMayAskForToken(t *testing.T) {
 	require.Equal(t, 1, heard)
 }
 
-// A token that does not go out as Authorization: Bearer is never a bound one without its certificate: it is a bearer token, and where
-// that is not allowed it is an error that says what to do.
+// A token that does not go out as Authorization: Bearer is never a bound one without its certificate: it is a bearer
+// token, and where that is not allowed it is an error that says what to do.
 func TestTokenThatGoesElsewhereIsNotBound(t *testing.T) {
 	var header string
 	f := newFixture(t, imdstest.Options{}, nil)
@@ -193,6 +209,30 @@ func TestTokenThatGoesElsewhereIsNotBound(t *testing.T) {
 	require.ErrorIs(t, err, azmtls.ErrTokenBindingUnsupported)
 	require.ErrorContains(t, err, "TokenTypeAuto")
 	require.Empty(t, header)
+}
+
+// Options whose policies were taken out again still let no bound token out without its certificate.
+func TestOptionsThatWereTakenApart(t *testing.T) {
+	for name, test := range map[string]struct {
+		tokenType azmtls.TokenType
+		takeOut   func(*azcore.ClientOptions)
+	}{
+		"per retry": {azmtls.TokenTypeAuto, func(o *azcore.ClientOptions) { o.PerRetryPolicies = nil }},
+		"per call":  {azmtls.TokenTypeMtlsPoP, func(o *azcore.ClientOptions) { o.PerCallPolicies = nil }},
+		"both": {azmtls.TokenTypeMtlsPoP, func(o *azcore.ClientOptions) {
+			o.PerCallPolicies, o.PerRetryPolicies = nil, nil
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, imdstest.Options{}, func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.TokenType = test.tokenType })
+			options := &azcore.ClientOptions{}
+			f.cred.BindClientOptions(options)
+			test.takeOut(options)
+			_, _, err := send(t.Context(), sdkClient(f.cred, options), http.MethodGet, f.server.ResourceURL(), "")
+			require.ErrorContains(t, err, "would go out without its certificate")
+			require.Zero(t, f.server.Counts().Resource)
+		})
+	}
 }
 
 // Nil, where there should be something, is an error or does nothing. It is no panic.

@@ -11,18 +11,19 @@ import (
 	"github.com/azmtls/azmtls/internal/eventlog"
 )
 
-// Client returns an http.Client for one resource, for programs without an SDK client. It sends every request with a token for
-// the scope, by the rules of a bound client: see [ImdsV2MtlsCredential.BindClientOptions].
+// Client returns an http.Client for one resource, for programs without an SDK client. It sends every request with a
+// token for the scope, by the rules of a bound client: see [ImdsV2MtlsCredential.BindClientOptions].
 //
-// The hosts say where the token, and the certificate, may go: host[:port], 443 without a port, in whatever case and with a trailing
-// dot or not. A request to any other host is an error, before a token is asked for, and so is every request if one of the hosts is
-// none. Without hosts it is the host that the caller's request names: pass them where that is not the program's own choice. A
-// redirect is followed to where the token may go, and without hosts on the host of the request only; any other is an error. It never
-// speaks plain http.
+// The hosts say where the token, and the certificate, may go: host[:port], 443 without a port, in whatever case and
+// with a trailing dot or not. A request to any other host is an error, before a token is asked for, and so is every
+// request if one of the hosts is none. Without hosts it is the host that the caller's request names: pass them where
+// that is not the program's own choice. A redirect is followed to where the token may go, and without hosts on the host
+// of the request only; any other is an error. It never speaks plain http.
 //
-// A request whose connection or certificate failed is repeated at most once for each reason, and only if its body can be read again
-// (http.Request.GetBody). So is one that the resource wants another token for (a claims challenge): if its body cannot be read again,
-// the caller gets the 401, and the next request has that token. Responses are not buffered, errors (400 and above) are.
+// A request whose connection or certificate failed is repeated at most once for each reason, and only if its body can
+// be read again (http.Request.GetBody). So is one that the resource wants another token for (a claims challenge): if
+// its body cannot be read again, the caller gets the 401, and the next request has that token. Responses are not
+// buffered, errors (400 and above) are.
 func (c *ImdsV2MtlsCredential) Client(scope string, hosts ...string) *http.Client {
 	if !c.made() {
 		return &http.Client{Transport: &clientTransport{useless: errNotMade}}
@@ -34,7 +35,7 @@ func (c *ImdsV2MtlsCredential) Client(scope string, hosts ...string) *http.Clien
 		Transport: &http.Client{Transport: c.clients.plain.Transport, CheckRedirect: refuseRedirect},
 	}
 	mark := &markPolicy{binder: c.clients}
-	mark.used.Store(true)
+	mark.used.Store(true) // it cannot be too late
 	c.clients.bind(&options, mark)
 	t := &clientTransport{closeIdle: c.closeConnections}
 	t.destinations, t.useless = newDestinations(hosts)
@@ -120,8 +121,9 @@ func (b *detachedBody) close() {
 	}
 }
 
-// bodyTransport puts the body back on a request: as it came the first time, read again after that. A request whose body cannot be
-// read again ends as it did the first time: an answer that azcore would have it repeated for, a claims challenge, is the caller's.
+// bodyTransport puts the body back on a request: as it came the first time, read again after that. A request whose body
+// cannot be read again ends as it did the first time: an answer that azcore would have it repeated for, a claims
+// challenge, is the caller's.
 type bodyTransport struct{ next policy.Transporter }
 
 func (t bodyTransport) Do(req *http.Request) (*http.Response, error) {
@@ -143,8 +145,8 @@ func (t bodyTransport) Do(req *http.Request) (*http.Response, error) {
 	case body.answer != nil:
 		return body.answer, nil
 	default:
-		return nil, fmt.Errorf("azmtls: the request is not repeated with another certificate, since its body cannot be read again; "+
-			"set http.Request.GetBody: %w", body.failed)
+		return nil, fmt.Errorf("azmtls: the request is not repeated with another certificate, "+
+			"since its body cannot be read again; set http.Request.GetBody: %w", body.failed)
 	}
 	body.answer, body.failed = t.next.Do(full)
 	return body.answer, body.failed

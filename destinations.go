@@ -11,7 +11,8 @@ import (
 	"github.com/azmtls/azmtls/internal/hostport"
 )
 
-// destinations are the hosts that a token may go to, in their canonical form. None: the one that the caller's request names.
+// destinations are the hosts that a token may go to, in their canonical form. None: the one that the caller's request
+// names.
 type destinations []string
 
 // newDestinations reads the hosts that the caller names.
@@ -27,8 +28,8 @@ func newDestinations(hosts []string) (destinations, error) {
 	return d, nil
 }
 
-// check refuses a request that would carry the token away: over plain http, to a host that is not among those that were named, or,
-// where none were, to one that only a redirect names.
+// check refuses a request that would carry the token away: over plain http, to a host that is not among those that were
+// named, or, where none were, to one that only a redirect names.
 func (d destinations) check(req *http.Request) error {
 	if req.URL == nil || req.URL.Hostname() == "" {
 		return errors.New("the request names no host")
@@ -69,9 +70,9 @@ func sameOrigin(a, b *url.URL) bool {
 // tokenHeaders are the headers in which Azure's clients send tokens.
 var tokenHeaders = []string{"Authorization", "X-Ms-Authorization-Auxiliary"}
 
-// leaveToken is the CheckRedirect of a client whose requests may carry a token. It stays behind when a redirect leads away from the
-// host, and does not come back. net/http itself takes it along to another port, to a subdomain and from https to http, and leaves it
-// behind where the same host is spelled otherwise.
+// leaveToken is the CheckRedirect of a client whose requests may carry a token. It stays behind when a redirect leads
+// away from the host, and does not come back. net/http itself takes it along to another port, to a subdomain and from
+// https to http, and leaves it behind where the same host is spelled otherwise.
 func leaveToken(req *http.Request, via []*http.Request) error {
 	if len(via) >= 10 { // as net/http
 		return errors.New("stopped after 10 redirects")

@@ -103,10 +103,12 @@ func (n *network) credential(tokenType azmtls.TokenType) *azmtls.ImdsV2MtlsCrede
 	})
 }
 
-// A Client's token, bound or bearer, and the certificate go to the hosts that the Client is for, however they are spelled; without
-// any, to the host that the caller's request names. Nothing else gets either, whoever names it, and no plain http.
+// A Client's token, bound or bearer, and the certificate go to the hosts that the Client is for, however they are
+// spelled; without any, to the host that the caller's request names. Nothing else gets either, whoever names it, and no
+// plain http.
 func TestClientSendsItsTokenNowhereElse(t *testing.T) {
 	const served = ""
+	my, only, away := []string{"my.example"}, "the token is for my.example:443", "https://my.example/away"
 	for name, test := range map[string]struct {
 		hosts    []string
 		url      string // the caller's
@@ -114,31 +116,31 @@ func TestClientSendsItsTokenNowhereElse(t *testing.T) {
 		refused  string // what the error says
 	}{
 		"named by the caller":         {nil, "https://my.example/", "", served},
-		"of the hosts":                {[]string{"my.example"}, "https://my.example/", "", served},
+		"of the hosts":                {my, "https://my.example/", "", served},
 		"spelled otherwise":           {[]string{"MY.example.:443"}, "https://my.EXAMPLE/", "", served},
-		"with the default port":       {[]string{"my.example"}, "https://my.example.:443/", "", served},
+		"with the default port":       {my, "https://my.example.:443/", "", served},
 		"the second":                  {[]string{"other.example", "my.example"}, "https://my.example/", "", served},
-		"none of the hosts":           {[]string{"my.example"}, "https://its.invalid/", "", "the token is for my.example:443"},
-		"subdomain of a host":         {[]string{"my.example"}, "https://sub.my.example/", "", "the token is for my.example:443"},
-		"another port of a host":      {[]string{"my.example"}, "https://my.example:8443/", "", "the token is for my.example:443"},
+		"none of the hosts":           {my, "https://its.invalid/", "", only},
+		"subdomain of a host":         {my, "https://sub.my.example/", "", only},
+		"another port of a host":      {my, "https://my.example:8443/", "", only},
 		"plain http":                  {nil, "http://my.example/", "", "https only"},
 		"plain http, of the hosts":    {[]string{"my.example:80"}, "http://my.example/", "", "https only"},
-		"redirect by path":            {nil, "https://my.example/away", "/there", served},
-		"redirect to itself":          {nil, "https://my.example/away", "https://my.example/there", served},
-		"redirect, case":              {nil, "https://my.example/away", "https://My.Example/there", served},
-		"redirect, default port":      {nil, "https://my.example/away", "https://my.example:443/there", served},
+		"redirect by path":            {nil, away, "/there", served},
+		"redirect to itself":          {nil, away, "https://my.example/there", served},
+		"redirect, case":              {nil, away, "https://My.Example/there", served},
+		"redirect, default port":      {nil, away, "https://my.example:443/there", served},
 		"redirect, no default port":   {nil, "https://my.example:443/away", "https://my.example/there", served},
-		"redirect, empty port":        {nil, "https://my.example/away", "https://my.example:/there", served},
-		"redirect, trailing dot":      {nil, "https://my.example/away", "https://my.example./there", served},
+		"redirect, empty port":        {nil, away, "https://my.example:/there", served},
+		"redirect, trailing dot":      {nil, away, "https://my.example./there", served},
 		"redirect, all of it":         {nil, "https://MY.example:443/away", "https://my.EXAMPLE./there", served},
 		"redirect among the hosts":    {[]string{"a.example", "b.example"}, "https://a.example/away", "https://b.example/there", served},
-		"redirect, host named before": {[]string{"my.example"}, "https://my.example/away", "https://MY.example./there", served},
-		"redirect to another host":    {nil, "https://my.example/away", "https://its.invalid/", "a redirect to its.invalid:443 is refused"},
-		"redirect to a subdomain":     {nil, "https://my.example/away", "https://sub.my.example/", "a redirect to sub.my.example:443 is refused"},
-		"redirect to another port":    {nil, "https://my.example/away", "https://my.example:8443/", "a redirect to my.example:8443 is refused"},
-		"redirect to plain http":      {nil, "https://my.example/away", "http://my.example/", "https only"},
-		"redirect from the hosts":     {[]string{"my.example"}, "https://my.example/away", "https://its.invalid/", "the token is for my.example:443"},
-		"redirect, credentials in it": {nil, "https://my.example/away", "https://my.example@its.invalid/", "its.invalid:443 is refused"},
+		"redirect, host named before": {my, away, "https://MY.example./there", served},
+		"redirect to another host":    {nil, away, "https://its.invalid/", "to its.invalid:443 is refused"},
+		"redirect to a subdomain":     {nil, away, "https://sub.my.example/", "to sub.my.example:443 is refused"},
+		"redirect to another port":    {nil, away, "https://my.example:8443/", "to my.example:8443 is refused"},
+		"redirect to plain http":      {nil, away, "http://my.example/", "https only"},
+		"redirect from the hosts":     {my, away, "https://its.invalid/", only},
+		"redirect, credentials in it": {nil, away, "https://my.example@its.invalid/", "its.invalid:443 is refused"},
 	} {
 		for _, tokenType := range []azmtls.TokenType{azmtls.TokenTypeAuto, azmtls.TokenTypeBearer} {
 			t.Run(tokenType.String()+"/"+name, func(t *testing.T) {
@@ -148,7 +150,7 @@ func TestClientSendsItsTokenNowhereElse(t *testing.T) {
 				client := n.credential(tokenType).Client(storage, test.hosts...)
 				for _, checkRedirect := range []func(*http.Request, []*http.Request) error{
 					nil,
-					func(*http.Request, []*http.Request) error { return nil }, // the caller's own: http.Client lets him set it
+					func(*http.Request, []*http.Request) error { return nil }, // the caller's own
 				} {
 					client.CheckRedirect = checkRedirect
 					resp, err := client.Get(test.url)
@@ -170,7 +172,8 @@ func TestClientSendsItsTokenNowhereElse(t *testing.T) {
 	}
 }
 
-// A host that is none is said so by every request, before anything is asked for: the caller misspelled what is to protect him.
+// A host that is none is said so by every request, before anything is asked for: the caller misspelled what is to
+// protect him.
 func TestClientForHostsThatAreNone(t *testing.T) {
 	for _, host := range []string{
 		"", "https://my.example", "my.example/", "my.example:", "my.example:0", "my.example:port", "user@my.example", "*.example",
@@ -189,8 +192,8 @@ func TestClientForHostsThatAreNone(t *testing.T) {
 func TestClientsTransportByItself(t *testing.T) {
 	f := newFixture(t, imdstest.Options{}, nil)
 	transport := f.cred.Client(storage).Transport
-	for _, req := range []*http.Request{{}, {URL: &url.URL{}}, {URL: &url.URL{Scheme: "https", Path: "/"}}, {URL: &url.URL{Scheme: "https", Host: ":443"}}} {
-		_, err := transport.RoundTrip(req)
+	for _, u := range []*url.URL{nil, {}, {Scheme: "https", Path: "/"}, {Scheme: "https", Host: ":443"}} {
+		_, err := transport.RoundTrip(&http.Request{URL: u})
 		require.ErrorContains(t, err, "names no host")
 	}
 	// A redirect whose origin is not known is to be distrusted.
@@ -214,8 +217,9 @@ func TestClientsResponseHoldsNoToken(t *testing.T) {
 	require.Empty(t, req.Header)
 }
 
-// A bound SDK client whose request goes out as bearer follows redirects, as azcore's own clients do: registries send their blobs so.
-// The token stays behind, where net/http would take it along to another port, to a subdomain and to plain http.
+// A bound SDK client whose request goes out as bearer follows redirects, as azcore's own clients do: registries send
+// their blobs so. The token stays behind, where net/http would take it along to another port, to a subdomain and to
+// plain http.
 func TestBearerTokenStaysBehindRedirects(t *testing.T) {
 	for name, test := range map[string]struct{ to, strange string }{
 		"the same host":           {"https://MY.example:443/there", ""},
@@ -256,7 +260,7 @@ func TestBearerTokenStaysBehindRedirects(t *testing.T) {
 		status, _, err := send(t.Context(), sdkClient(cred, options), http.MethodGet, "https://my.example/away", "")
 		require.NoError(t, err)
 		require.Equal(t, []string{"its.invalid:"}, n.reached())
-		require.Equal(t, http.StatusUnauthorized, status, "what another host makes the client ask for, it asks for without the token")
+		require.Equal(t, http.StatusUnauthorized, status, "what another host sends it to, it asks for without the token")
 	})
 	t.Run("for ever", func(t *testing.T) {
 		n := newNetwork(t)

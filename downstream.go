@@ -2,6 +2,7 @@ package azmtls
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"slices"
@@ -10,25 +11,26 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/azmtls/azmtls/internal/failure"
 	"github.com/azmtls/azmtls/internal/keyvault"
 	"github.com/azmtls/azmtls/internal/template"
 	"github.com/azmtls/azmtls/internal/tokencache"
 	"github.com/azmtls/azmtls/mtls"
 )
 
-// BindClientOptions makes the Azure SDK client that is created with these options use proof-of-possession tokens of this
-// credential: they go out with the scheme mtls_pop, over connections that present the certificate they are bound to, and a
-// certificate that the resource refuses is replaced, like one that Entra refuses. Requests with the tokens of other credentials
-// pass untouched, over the caller's own Transport, or one like MTLSTransport without a certificate. A request whose connection
-// was lost is sent once more only if that does no harm: see [mtls.Transport.RoundTrip].
+// BindClientOptions makes the Azure SDK client that is created with these options use proof-of-possession tokens of
+// this credential: they go out with the scheme mtls_pop, over connections that present the certificate they are bound
+// to, and a certificate that the resource refuses is replaced, like one that Entra refuses. Requests with the tokens of
+// other credentials pass untouched, over the caller's own Transport, or one like MTLSTransport without a certificate. A
+// request whose connection was lost is sent once more only if that does no harm: see [mtls.Transport.RoundTrip].
 //
-// It must be called before the client is created, which copies its options. The log tells, once, of clients that seem to have been
-// bound too late or to another credential ([EventAuthentication]). A client that sends its token elsewhere than in Authorization:
-// Bearer gets a bearer token, bound or not: those of Cosmos DB and container registries do. Nil options are left alone, and binding
-// twice is as binding once.
+// It must be called before the client is created, which copies its options. The log tells, once, of clients that seem
+// to have been bound too late or to another credential ([EventAuthentication]). A client that sends its token elsewhere
+// than in Authorization: Bearer gets a bearer token, bound or not: those of Cosmos DB and container registries do. Nil
+// options are left alone, and binding twice is as binding once.
 //
-// A request with a bound token follows no redirect. Without a Transport of the caller's, one with a bearer token does, and the token
-// goes along on the same host, over https, only.
+// A request with a bound token follows no redirect. Without a Transport of the caller's, one with a bearer token does,
+// and the token goes along on the same host, over https, only.
 func (c *ImdsV2MtlsCredential) BindClientOptions(options *azcore.ClientOptions) {
 	if !c.made() || options == nil || slices.ContainsFunc(options.PerCallPolicies, c.clients.isMark) {
 		return
@@ -75,12 +77,14 @@ func (b *binder) isMark(p policy.Policy) bool {
 	return ok && mark.binder == b
 }
 
-// markedContext is the context of a request of a bound client. It tells GetToken that the client can use a bound token, and the
-// transport of the client over which connections the request goes. A request has one of its own, from its first policy on.
+// markedContext is the context of a request of a bound client. It tells GetToken that the client can use a bound token,
+// and the transport of the client over which connections the request goes. A request has one of its own, from its first
+// policy on.
 type markedContext struct {
 	context.Context
 	binder    *binder
 	transport *mtls.Transport // nil: that of the client
+	reached   bool            // an attempt came to it
 }
 
 // markKey is of the credential that the client is bound to, nil for any.
@@ -111,9 +115,23 @@ type boundTransport struct {
 
 func (t boundTransport) Do(req *http.Request) (*http.Response, error) {
 	if m := t.binder.marked(req.Context()); m != nil && m.transport != nil {
+		m.reached = true
 		return m.transport.Do(req)
 	}
+	if t.binder.issued(req) != nil {
+		return nil, failure.NonRetriable(errors.New("azmtls: a proof-of-possession token would go out without its " +
+			"certificate, since policies that BindClientOptions added were taken out of the client's options; call it last"))
+	}
 	return t.next.Do(req)
+}
+
+// issued returns the bound token of ours that a request carries, nil if it carries none.
+func (b *binder) issued(req *http.Request) *tokencache.Entry {
+	scheme, token, _ := strings.Cut(req.Header.Get("Authorization"), " ")
+	if scheme != tokencache.SchemeBearer && scheme != tokencache.SchemePoP {
+		return nil
+	}
+	return b.tokens.Issued(token)
 }
 
 // markPolicy gives a request its markedContext. There is one for all clients with the same options.
@@ -129,8 +147,8 @@ func (p *markPolicy) Do(req *policy.Request) (*http.Response, error) {
 	return req.WithContext(&markedContext{Context: req.Raw().Context(), binder: p.binder}).Next()
 }
 
-// popPolicy sends a request that carries a bound token of ours the way such a token must be sent (RFC 8705): with its scheme, on a
-// connection with its certificate. Which token and connection is decided for every request anew.
+// popPolicy sends a request that carries a bound token of ours the way such a token must be sent (RFC 8705): with its
+// scheme, on a connection with its certificate. Which token and connection is decided for every request anew.
 type popPolicy struct{ binder *binder }
 
 func (p popPolicy) Do(req *policy.Request) (*http.Response, error) {
@@ -143,9 +161,8 @@ func (p popPolicy) Do(req *policy.Request) (*http.Response, error) {
 		raw.Header.Del(keyvault.Header) // which the attempt before, with a bound token, has set
 	}
 	marked.transport = nil
-	scheme, token, _ := strings.Cut(raw.Header.Get("Authorization"), " ")
-	issued := p.binder.tokens.Issued(token)
-	if issued == nil || (scheme != tokencache.SchemeBearer && scheme != tokencache.SchemePoP) {
+	issued := p.binder.issued(raw)
+	if issued == nil {
 		return req.Next()
 	}
 	current, err := p.binder.current(raw.Context(), issued)
@@ -168,5 +185,11 @@ func (p popPolicy) Do(req *policy.Request) (*http.Response, error) {
 			return io.NopCloser(body), err
 		}
 	}
-	return req.Next()
+	resp, err := req.Next()
+	if err == nil && !marked.reached {
+		p.binder.hints.bypassed.say(raw.Context(), "a proof-of-possession token went to %s without its certificate: "+
+			"the client's Transport is another than BindClientOptions set; "+
+			"set yours before, and it goes on serving other tokens", raw.URL.Host)
+	}
+	return resp, err
 }

@@ -21,7 +21,8 @@ func (n *network) client(own ...policy.Policy) runtime.Pipeline {
 	return sdkClient(n.cred, options)
 }
 
-// Key Vault and Managed HSM ask for the certificate of a request that says so by its header; other services do not know it.
+// Key Vault and Managed HSM ask for the certificate of a request that says so by its header; other services do not know
+// it.
 func TestHeaderOfKeyVault(t *testing.T) {
 	for host, want := range map[string]string{
 		"my.vault.azure.net":              "true",
@@ -49,7 +50,8 @@ func TestHeaderOfKeyVaultGoesWithTheBinding(t *testing.T) {
 	unbindable := imdstest.EntraError{OAuth: "invalid_request", AADSTS: "AADSTS3921996"}
 	recovery := func(n *network) {
 		require.NoError(n, n.cred.Close())
-		n.server.Inject(imdstest.Fault{Endpoint: imdstest.Resource, Do: vaultRefuses, Thumbprint: n.store.get(alias).Thumbprint()})
+		bad := n.store.get(alias).Thumbprint()
+		n.server.Inject(imdstest.Fault{Endpoint: imdstest.Resource, Do: vaultRefuses, Thumbprint: bad})
 		n.declines(unbindable, 1)
 	}
 	asks := policyFunc(func(req *policy.Request) (*http.Response, error) {

@@ -13,8 +13,9 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// Canonical returns host:port of the host of an https URL in the one spelling that hosts are compared in: the port is there, 443 if
-// the URL has none, and the name is in lower case, without a trailing dot and, as net/http looks it up, in ASCII (IDNA).
+// Canonical returns host:port of the host of an https URL in the one spelling that hosts are compared in: the port is
+// there, 443 if the URL has none, and the name is in lower case, without a trailing dot and, as net/http looks it up,
+// in ASCII (IDNA).
 func Canonical(host string) string {
 	u := url.URL{Host: host}
 	name, port := strings.TrimSuffix(u.Hostname(), "."), u.Port()

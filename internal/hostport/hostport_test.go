@@ -7,7 +7,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// One host has one canonical form, however a URL spells it, and two hosts never share one: a token is for one of them only.
+// One host has one canonical form, however a URL spells it, and two hosts never share one: a token is for one of them
+// only.
 func TestCanonical(t *testing.T) {
 	for host, want := range map[string]string{
 		"host":                    "host:443",

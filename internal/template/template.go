@@ -10,7 +10,8 @@ import (
 )
 
 // Clone returns a clone of the template, and the defaults for nil: those of net/http, with as many idle connections to one
-// host as to all, since a service talks to few. A http.DefaultTransport that was wrapped cannot be cloned: its limits still apply.
+// host as to all, since a service talks to few. A http.DefaultTransport that was wrapped cannot be cloned: its limits
+// still apply.
 func Clone(t *http.Transport) *http.Transport {
 	if t != nil {
 		return t.Clone()
@@ -23,7 +24,8 @@ func Clone(t *http.Transport) *http.Transport {
 	return defaults
 }
 
-// netHTTP returns what http.DefaultTransport is unless somebody replaced or wrapped it (Go 1.26, net/http/transport.go).
+// netHTTP returns what http.DefaultTransport is unless somebody replaced or wrapped it (Go 1.26,
+// net/http/transport.go).
 func netHTTP() *http.Transport {
 	return &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
