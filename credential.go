@@ -103,7 +103,11 @@ func (c *ImdsV2MtlsCredential) GetToken(ctx context.Context, opts policy.TokenRe
 		return azcore.AccessToken{}, newAuthenticationError(err, nil)
 	}
 	resource := resourceOf(opts.Scopes[0])
-	key := tokencache.Key{Resource: resource, Bound: c.wantsBound(ctx, resource, opts), CAE: opts.EnableCAE}
+	bound, err := c.wantsBound(ctx, resource, opts)
+	if err != nil {
+		return azcore.AccessToken{}, newAuthenticationError(err, nil)
+	}
+	key := tokencache.Key{Resource: resource, Bound: bound, CAE: opts.EnableCAE}
 	if opts.Claims == "" {
 		if e, refresh := c.tokens.Get(key); e != nil {
 			if refresh && !c.closed.Load() {
@@ -117,19 +121,6 @@ func (c *ImdsV2MtlsCredential) GetToken(ctx context.Context, opts policy.TokenRe
 		return azcore.AccessToken{}, err
 	}
 	return e.Token, nil
-}
-
-// wantsBound decides which type of token this call gets: one that is bound to the certificate, or a bearer token. Auto binds
-// those of a bound client that puts its token where azcore's bearer policy does, which is what asks with EnableCAE.
-func (c *ImdsV2MtlsCredential) wantsBound(ctx context.Context, resource string, opts policy.TokenRequestOptions) bool {
-	switch c.tokenType {
-	case TokenTypeMtlsPoP:
-		return true
-	case TokenTypeAuto:
-		return opts.EnableCAE && c.clients.marked(ctx) != nil && !c.grants.bearer(resource)
-	default:
-		return false
-	}
 }
 
 // token gets a token that the cache does not have, or may not give out because of claims. Callers who want the same one at the
@@ -234,6 +225,9 @@ func (c *ImdsV2MtlsCredential) refresh(key tokencache.Key) {
 
 // Close ends background refreshes and closes idle connections. A closed credential still gets tokens, without those.
 func (c *ImdsV2MtlsCredential) Close() error {
+	if !c.made() {
+		return nil
+	}
 	c.closed.Store(true)
 	c.tokens.CancelUnwanted()
 	c.closeConnections()

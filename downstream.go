@@ -2,38 +2,41 @@ package azmtls
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/azmtls/azmtls/internal/failure"
 	"github.com/azmtls/azmtls/internal/keyvault"
 	"github.com/azmtls/azmtls/internal/template"
 	"github.com/azmtls/azmtls/internal/tokencache"
 	"github.com/azmtls/azmtls/mtls"
 )
 
-// BindClientOptions makes the Azure SDK client that is created with these options use proof-of-possession tokens of this
-// credential: they go out with the scheme mtls_pop, over connections that present the certificate they are bound to, and a
-// certificate that the resource refuses is replaced, like one that Entra refuses. Requests with the tokens of other credentials
-// pass untouched, over the caller's own Transport, or one like MTLSTransport without a certificate. A request whose connection
-// was lost is sent once more only if that does no harm: see [mtls.Transport.RoundTrip].
+// BindClientOptions makes the Azure SDK client that is created with these options use proof-of-possession tokens of
+// this credential: they go out with the scheme mtls_pop, over connections that present the certificate they are bound
+// to, and a certificate that the resource refuses is replaced, like one that Entra refuses. Requests with the tokens of
+// other credentials pass untouched, over the caller's own Transport, or one like MTLSTransport without a certificate. A
+// request whose connection was lost is sent once more only if that does no harm: see [mtls.Transport.RoundTrip].
 //
-// It must be called before the client is created. Nil options are left alone, and binding twice is as binding once.
+// It must be called before the client is created, which copies its options. The log tells, once, of clients that seem
+// to have been bound too late or to another credential ([EventAuthentication]). A client that sends its token elsewhere
+// than in Authorization: Bearer gets a bearer token, bound or not: those of Cosmos DB and container registries do. Nil
+// options are left alone, and binding twice is as binding once.
+//
+// A request with a bound token follows no redirect. Without a Transport of the caller's, one with a bearer token does,
+// and the token goes along on the same host, over https, only.
 func (c *ImdsV2MtlsCredential) BindClientOptions(options *azcore.ClientOptions) {
-	if options == nil || slices.Contains(options.PerCallPolicies, policy.Policy(markPolicy{c.clients})) {
+	if !c.made() || options == nil || slices.ContainsFunc(options.PerCallPolicies, c.clients.isMark) {
 		return
 	}
-	options.PerCallPolicies = append(slices.Clip(options.PerCallPolicies), markPolicy{c.clients})
-	options.PerRetryPolicies = append(slices.Clip(options.PerRetryPolicies),
-		mtls.NewRecoveryPolicy(c.clients.bindings.rejected), popPolicy{c.clients})
-	next := options.Transport
-	if next == nil {
-		next = c.clients.plain
-	}
-	options.Transport = boundTransport{c.clients, next}
+	c.clients.unused.Add(1)
+	c.clients.bind(options, &markPolicy{binder: c.clients})
 }
 
 // binder is what the clients that are bound to a credential have of it.
@@ -42,6 +45,8 @@ type binder struct {
 	bindings *bindings
 	current  func(context.Context, *tokencache.Entry) (*tokencache.Entry, error) // the token to send in the place of another
 	plain    *http.Client                                                        // presents no certificate, otherwise connects alike
+	unused   atomic.Int32                                                        // bound options that no client has used yet
+	hints    hints
 }
 
 func newBinder(
@@ -51,23 +56,43 @@ func newBinder(
 		tokens:   tokens,
 		bindings: b,
 		current:  current,
-		plain:    &http.Client{Transport: template.Clone(b.template)},
+		plain:    &http.Client{Transport: template.Clone(b.template), CheckRedirect: leaveToken},
 	}
 }
 
-// markedContext is the context of a request of a bound client. It tells GetToken that the client can use a bound token, and the
-// transport of the client over which connections the request goes. A request has one of its own, from its first policy on.
+// bind adds policies to the options and sets their transport.
+func (b *binder) bind(options *azcore.ClientOptions, mark *markPolicy) {
+	options.PerCallPolicies = append(slices.Clip(options.PerCallPolicies), mark)
+	options.PerRetryPolicies = append(slices.Clip(options.PerRetryPolicies),
+		mtls.NewRecoveryPolicy(b.bindings.rejected), popPolicy{b})
+	next := options.Transport
+	if next == nil {
+		next = b.plain
+	}
+	options.Transport = boundTransport{b, next}
+}
+
+func (b *binder) isMark(p policy.Policy) bool {
+	mark, ok := p.(*markPolicy)
+	return ok && mark.binder == b
+}
+
+// markedContext is the context of a request of a bound client. It tells GetToken that the client can use a bound token,
+// and the transport of the client over which connections the request goes. A request has one of its own, from its first
+// policy on.
 type markedContext struct {
 	context.Context
 	binder    *binder
 	transport *mtls.Transport // nil: that of the client
+	reached   bool            // an attempt came to it
 }
 
+// markKey is of the credential that the client is bound to, nil for any.
 type markKey struct{ binder *binder }
 
 // Value answers for the credential that the client is bound to: a client may be bound to several.
 func (m *markedContext) Value(key any) any {
-	if key, ok := key.(markKey); ok && key.binder == m.binder {
+	if key, ok := key.(markKey); ok && (key.binder == m.binder || key.binder == nil) {
 		return m
 	}
 	return m.Context.Value(key)
@@ -79,6 +104,9 @@ func (b *binder) marked(ctx context.Context) *markedContext {
 	return m
 }
 
+// isMarked reports whether the client is bound to any credential.
+func isMarked(ctx context.Context) bool { return ctx.Value(markKey{}) != nil }
+
 // boundTransport sends a request over the connections of the binding whose token it carries, and any other over next.
 type boundTransport struct {
 	binder *binder
@@ -87,20 +115,40 @@ type boundTransport struct {
 
 func (t boundTransport) Do(req *http.Request) (*http.Response, error) {
 	if m := t.binder.marked(req.Context()); m != nil && m.transport != nil {
+		m.reached = true
 		return m.transport.Do(req)
+	}
+	if t.binder.issued(req) != nil {
+		return nil, failure.NonRetriable(errors.New("azmtls: a proof-of-possession token would go out without its " +
+			"certificate, since policies that BindClientOptions added were taken out of the client's options; call it last"))
 	}
 	return t.next.Do(req)
 }
 
-// markPolicy gives a request its markedContext.
-type markPolicy struct{ binder *binder }
+// issued returns the bound token of ours that a request carries, nil if it carries none.
+func (b *binder) issued(req *http.Request) *tokencache.Entry {
+	scheme, token, _ := strings.Cut(req.Header.Get("Authorization"), " ")
+	if scheme != tokencache.SchemeBearer && scheme != tokencache.SchemePoP {
+		return nil
+	}
+	return b.tokens.Issued(token)
+}
 
-func (p markPolicy) Do(req *policy.Request) (*http.Response, error) {
+// markPolicy gives a request its markedContext. There is one for all clients with the same options.
+type markPolicy struct {
+	binder *binder
+	used   atomic.Bool // it does not count as unused any more
+}
+
+func (p *markPolicy) Do(req *policy.Request) (*http.Response, error) {
+	if !p.used.Load() && p.used.CompareAndSwap(false, true) {
+		p.binder.unused.Add(-1)
+	}
 	return req.WithContext(&markedContext{Context: req.Raw().Context(), binder: p.binder}).Next()
 }
 
-// popPolicy sends a request that carries a bound token of ours the way such a token must be sent (RFC 8705): with its scheme, on a
-// connection with its certificate. Which token and connection is decided for every request anew.
+// popPolicy sends a request that carries a bound token of ours the way such a token must be sent (RFC 8705): with its
+// scheme, on a connection with its certificate. Which token and connection is decided for every request anew.
 type popPolicy struct{ binder *binder }
 
 func (p popPolicy) Do(req *policy.Request) (*http.Response, error) {
@@ -109,10 +157,12 @@ func (p popPolicy) Do(req *policy.Request) (*http.Response, error) {
 	if marked == nil { // somebody took the options apart: without markPolicy there is no way to choose the connection
 		return req.Next()
 	}
+	if marked.transport != nil && keyvault.IsHost(raw.URL.Hostname()) {
+		raw.Header.Del(keyvault.Header) // which the attempt before, with a bound token, has set
+	}
 	marked.transport = nil
-	scheme, token, _ := strings.Cut(raw.Header.Get("Authorization"), " ")
-	issued := p.binder.tokens.Issued(token)
-	if issued == nil || (scheme != tokencache.SchemeBearer && scheme != tokencache.SchemePoP) {
+	issued := p.binder.issued(raw)
+	if issued == nil {
 		return req.Next()
 	}
 	current, err := p.binder.current(raw.Context(), issued)
@@ -135,5 +185,11 @@ func (p popPolicy) Do(req *policy.Request) (*http.Response, error) {
 			return io.NopCloser(body), err
 		}
 	}
-	return req.Next()
+	resp, err := req.Next()
+	if err == nil && !marked.reached {
+		p.binder.hints.bypassed.say(raw.Context(), "a proof-of-possession token went to %s without its certificate: "+
+			"the client's Transport is another than BindClientOptions set; "+
+			"set yours before, and it goes on serving other tokens", raw.URL.Host)
+	}
+	return resp, err
 }

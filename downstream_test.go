@@ -1,7 +1,6 @@
 package azmtls_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -379,103 +378,4 @@ func TestSharedClientWhileTheBindingRotates(t *testing.T) {
 	require.Equal(t, 2, f.server.Counts().Issued)
 	require.Equal(t, 1, f.store.evicted())
 	f.noRejections()
-}
-
-func TestClient(t *testing.T) {
-	for _, tokenType := range []azmtls.TokenType{azmtls.TokenTypeAuto, azmtls.TokenTypeMtlsPoP, azmtls.TokenTypeBearer} {
-		t.Run(tokenType.String(), func(t *testing.T) {
-			f := newFixture(t, imdstest.Options{ResourceHandler: echo}, func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.TokenType = tokenType })
-			resp, err := f.cred.Client(storage).Post(f.server.ResourceURL(), "text/plain", strings.NewReader("payload"))
-			require.NoError(t, err)
-			body, err := io.ReadAll(resp.Body)
-			require.NoError(t, err)
-			require.NoError(t, resp.Body.Close())
-			want := "mtls_pop payload"
-			if tokenType == azmtls.TokenTypeBearer {
-				want = "Bearer payload"
-			}
-			require.Equal(t, want, string(body))
-			f.noRejections()
-		})
-	}
-}
-
-func TestClientHeals(t *testing.T) {
-	f := newFixture(t, imdstest.Options{ResourceHandler: echo}, nil)
-	client := f.cred.Client(storage)
-	_, err := f.token(vault)
-	require.NoError(t, err)
-	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Resource, At: imdstest.AtCertificate, Do: imdstest.Alert(48), Thumbprint: f.store.get(alias).Thumbprint()})
-	resp, err := client.Post(f.server.ResourceURL(), "text/plain", bytes.NewReader([]byte("payload")))
-	require.NoError(t, err)
-	body, err := io.ReadAll(resp.Body)
-	require.NoError(t, err)
-	require.NoError(t, resp.Body.Close())
-	require.Equal(t, "mtls_pop payload", string(body))
-	require.Equal(t, 2, f.server.Counts().Issued)
-
-	f.clock.Advance(2 * time.Second) // the next unit has come
-	// A body that cannot be read again: the certificate is replaced, the request is not repeated, and the error says so.
-	require.NoError(t, f.cred.Close())
-	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Resource, At: imdstest.AtCertificate, Do: imdstest.Alert(48), Thumbprint: f.store.get(alias).Thumbprint()})
-	reader := &closeRecorder{Reader: strings.NewReader("payload")}
-	_, err = client.Post(f.server.ResourceURL(), "text/plain", reader)
-	require.ErrorContains(t, err, "cannot be read again")
-	require.True(t, reader.closed.Load())
-	resp, err = client.Get(f.server.ResourceURL())
-	require.NoError(t, err)
-	require.NoError(t, resp.Body.Close())
-	require.Equal(t, http.StatusOK, resp.StatusCode)
-}
-
-type closeRecorder struct {
-	io.Reader
-	closed atomic.Bool
-}
-
-func (c *closeRecorder) Close() error { c.closed.Store(true); return nil }
-
-func TestClientRefuses(t *testing.T) {
-	var target atomic.Value
-	target.Store("")
-	f := newFixture(t, imdstest.Options{ResourceHandler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/end" {
-			fmt.Fprint(w, "arrived")
-			return
-		}
-		http.Redirect(w, r, target.Load().(string), http.StatusTemporaryRedirect)
-	})}, nil)
-	client := f.cred.Client(storage)
-	body := &closeRecorder{Reader: strings.NewReader("payload")}
-	_, err := client.Post("http://127.0.0.1:1/", "text/plain", body)
-	require.ErrorContains(t, err, "https only")
-	require.True(t, body.closed.Load(), "a RoundTripper closes the body, also of a request it refuses")
-	require.Zero(t, f.server.Counts().Token)
-
-	for to, refused := range map[string]bool{"https://elsewhere.invalid/": true, "http://127.0.0.1:1/": true, "/end": false} {
-		target.Store(to)
-		resp, err := client.Get(f.server.ResourceURL())
-		if refused {
-			require.ErrorContains(t, err, "refused", to)
-		} else {
-			require.NoError(t, err)
-			require.Equal(t, http.StatusOK, resp.StatusCode)
-			require.NoError(t, resp.Body.Close())
-		}
-	}
-	target.Store("/loop")
-	_, err = client.Get(f.server.ResourceURL())
-	require.ErrorContains(t, err, "10 redirects")
-}
-
-// Without a token nothing is sent, and the body is closed all the same.
-func TestClientWithoutToken(t *testing.T) {
-	f := newFixture(t, imdstest.Options{}, nil)
-	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Do: imdstest.EntraError{OAuth: "invalid_scope", AADSTS: "AADSTS70011"}})
-	body := &closeRecorder{Reader: strings.NewReader("payload")}
-	_, err := f.cred.Client(storage).Post(f.server.ResourceURL(), "text/plain", body)
-	var failure *azmtls.AuthenticationError
-	require.ErrorAs(t, err, &failure)
-	require.True(t, body.closed.Load())
-	require.Zero(t, f.server.Counts().Resource)
 }

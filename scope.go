@@ -10,11 +10,17 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 )
 
+// errNotMade is the error of calls to nil, and to a credential that nobody made.
+var errNotMade = errors.New("the credential was not made by NewImdsV2MtlsCredential")
+
+// made reports whether the credential can be used.
+func (c *ImdsV2MtlsCredential) made() bool { return c != nil && c.tokens != nil }
+
 // check refuses a call that cannot work, before any network call.
 func (c *ImdsV2MtlsCredential) check(ctx context.Context, opts policy.TokenRequestOptions) error {
 	switch {
-	case c == nil || c.tokens == nil:
-		return errors.New("the credential was not made by NewImdsV2MtlsCredential")
+	case !c.made():
+		return errNotMade
 	case ctx == nil:
 		return errors.New("GetToken needs a context, got nil")
 	case len(opts.Scopes) != 1:

@@ -18,21 +18,26 @@ func thumbprintOf(certificate *x509.Certificate) string {
 
 // confirmationOf returns the x5t#S256 that a token is bound to, empty if it is bound to none.
 func confirmationOf(token string) string {
-	parts := strings.Split(token, ".")
-	if len(parts) != 3 {
-		return ""
-	}
-	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
-	if err != nil {
-		return ""
-	}
 	var claims struct {
 		Confirmation map[string]string `json:"cnf"`
 	}
-	if json.Unmarshal(payload, &claims) != nil {
+	if json.Unmarshal(payloadOf(token), &claims) != nil {
 		return ""
 	}
 	return claims.Confirmation["x5t#S256"]
+}
+
+// payloadOf returns what is in a token, nil if it is none.
+func payloadOf(token string) []byte {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return nil
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil {
+		return nil
+	}
+	return payload
 }
 
 // parseHeader reads a certificate from a header, in which Apache writes its PEM with blanks for line breaks.

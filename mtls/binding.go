@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/azmtls/azmtls/internal/endpoint"
+	"github.com/azmtls/azmtls/internal/hostport"
 )
 
 // oidTokenNotAfter marks the certificate extension in which IMDS says until when Entra issues tokens for it.
@@ -154,7 +155,7 @@ func (b *Binding) tokenHost() string {
 	if err != nil || u.Host == "" {
 		return ""
 	}
-	return canonicalHost(u.Host)
+	return hostport.Canonical(u.Host)
 }
 
 func sameKey(certified, held crypto.PublicKey) bool {

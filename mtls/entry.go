@@ -9,6 +9,7 @@ import (
 
 	"github.com/azmtls/azmtls/internal/clock"
 	"github.com/azmtls/azmtls/internal/flight"
+	"github.com/azmtls/azmtls/internal/hostport"
 	"github.com/azmtls/azmtls/internal/limits"
 )
 
@@ -141,7 +142,7 @@ func (e *entry) adopt(b *Binding) bool {
 
 // budgetOf returns the budget that a refusal draws on. That a key is dead is no peer's word.
 func (e *entry) budgetOf(r *Refusal) *budget {
-	if r.verdict == keyDead || canonicalHost(r.Host) == r.Binding.tokenHost() {
+	if r.verdict == keyDead || hostport.Canonical(r.Host) == r.Binding.tokenHost() {
 		return &e.token
 	}
 	return &e.resources

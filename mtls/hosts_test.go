@@ -49,12 +49,3 @@ func TestHostsAreBounded(t *testing.T) {
 		require.LessOrEqual(t, len(known.known), maxHosts)
 	}
 }
-
-func TestCanonicalHost(t *testing.T) {
-	for host, want := range map[string]string{
-		"host": "host:443", "HOST.": "host:443", "host:443": "host:443", "host:8443": "host:8443", "Host.:8443": "host:8443",
-		"[::1]": "[::1]:443", "[::1]:80": "[::1]:80",
-	} {
-		require.Equal(t, want, canonicalHost(host), host)
-	}
-}

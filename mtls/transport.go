@@ -7,11 +7,11 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 
 	"github.com/azmtls/azmtls/internal/clock"
 	"github.com/azmtls/azmtls/internal/failure"
+	"github.com/azmtls/azmtls/internal/hostport"
 	"github.com/azmtls/azmtls/internal/template"
 )
 
@@ -113,7 +113,7 @@ func (t *Transport) hostOf(name string) *host {
 	if h := t.hosts.find(name); h != nil {
 		return h
 	}
-	return t.hosts.add(name, canonicalHost(name) == t.endpoint, t.clock().Boot())
+	return t.hosts.add(name, hostport.Canonical(name) == t.endpoint, t.clock().Boot())
 }
 
 func origin(u *url.URL) string {
@@ -121,15 +121,6 @@ func origin(u *url.URL) string {
 		return "a request without a URL"
 	}
 	return u.Scheme + "://" + u.Host
-}
-
-// canonicalHost returns host:port without case, trailing dot and the default port left out.
-func canonicalHost(host string) string {
-	name, port, err := net.SplitHostPort(host)
-	if err != nil {
-		name, port = strings.Trim(host, "[]"), "443"
-	}
-	return net.JoinHostPort(strings.ToLower(strings.TrimSuffix(name, ".")), port)
 }
 
 func (t *Transport) clock() *clock.Clock { return t.binding.clock() }

@@ -11,17 +11,14 @@ import (
 // Header makes the service ask for the certificate that the token is bound to.
 const Header = "x-ms-tokenboundauth"
 
-// hosts are the domains of the service in all clouds.
-var hosts = []string{
-	".vault.azure.net", ".managedhsm.azure.net",
-	".vault.usgovcloudapi.net", ".managedhsm.usgovcloudapi.net",
-	".vault.azure.cn", ".managedhsm.azure.cn",
-}
-
-// IsHost reports whether a host is one of the service, which wants the Header. A trailing dot makes no difference.
+// IsHost reports whether a host is one of the service, which wants the Header: <name>.vault.<cloud> or <name>.managedhsm.<cloud>,
+// with a trailing dot or not. Clouds are many (azure.net, usgovcloudapi.net, azure.cn, sovcloud-api.fr …), and new ones come.
 func IsHost(host string) bool {
-	host = strings.TrimSuffix(strings.ToLower(host), ".")
-	return slices.ContainsFunc(hosts, func(domain string) bool { return strings.HasSuffix(host, domain) })
+	labels := strings.Split(strings.TrimSuffix(strings.ToLower(host), "."), ".")
+	if len(labels) < 3 || slices.Contains(labels, "") || strings.Contains(host, ":") {
+		return false
+	}
+	return labels[1] == "vault" || labels[1] == "managedhsm"
 }
 
 // mismatch is the code by which the service says that the certificate is not the one that the token is bound to.

@@ -9,32 +9,47 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Only hosts of the service get the header: others may refuse what they do not know. A name that merely looks like one is not of the
-// service.
+// Only hosts of the service, of every cloud, get the header: others may refuse what they do not know. A name that merely looks like
+// one is not of the service.
 func TestIsHost(t *testing.T) {
 	for host, want := range map[string]bool{
-		"name.vault.azure.net":                 true,
-		"name.managedhsm.azure.net":            true,
-		"name.vault.usgovcloudapi.net":         true,
-		"name.managedhsm.usgovcloudapi.net":    true,
-		"name.vault.azure.cn":                  true,
-		"name.managedhsm.azure.cn":             true,
-		"NAME.Vault.Azure.NET":                 true,
-		"name.vault.azure.net.":                true,
-		"NAME.MANAGEDHSM.AZURE.NET.":           true,
-		"vault.azure.net":                      false,
-		"vault.azure.net.":                     false,
-		"namevault.azure.net":                  false,
-		"name.vault.azure.net.example.com":     false,
-		"name.vault.azure.network":             false,
-		"name.vault.azure.net..":               false,
-		"name.vault.azure.net:443":             false, // of a URL comes its Hostname
-		"name.blob.core.windows.net":           false,
-		"management.azure.com":                 false,
-		"name.vault.example":                   false,
-		"name.privatelink.vaultcore.azure.net": false,
-		"127.0.0.1":                            false,
-		"":                                     false,
+		"name.vault.azure.net":                       true,
+		"name.managedhsm.azure.net":                  true,
+		"name.vault.usgovcloudapi.net":               true,
+		"name.managedhsm.usgovcloudapi.net":          true,
+		"name.vault.azure.cn":                        true,
+		"name.managedhsm.azure.cn":                   true,
+		"name.vault.microsoftazure.de":               true,
+		"name.vault.sovcloud-api.fr":                 true,
+		"name.managedhsm.sovcloud-api.de":            true,
+		"name.vault.cloudapi.eaglex.ic.gov":          true,
+		"name.managedhsm.cloudapi.microsoft.scloud.": true,
+		"n-1.vault.local.azurestack.external":        true,
+		"NAME.Vault.Azure.NET":                       true,
+		"name.vault.azure.net.":                      true,
+		"NAME.MANAGEDHSM.AZURE.NET.":                 true,
+		"vault.azure.net":                            false,
+		"vault.azure.net.":                           false,
+		"namevault.azure.net":                        false,
+		".vault.azure.net":                           false,
+		".vault.azure.net.":                          false,
+		"..vault.azure.net":                          false,
+		"managedhsm.azure.net":                       false,
+		"name.vaults.azure.net":                      false,
+		"name.managedhsm":                            false,
+		"name.vault":                                 false,
+		"name.vault.":                                false,
+		"name.vault..net":                            false,
+		"name.managedhsm..":                          false,
+		"a.name.vault.azure.net":                     false,
+		"vault.azure.net.example.com":                false,
+		"name.vault.azure.net..":                     false,
+		"name.vault.azure.net:443":                   false, // of a URL comes its Hostname
+		"name.blob.core.windows.net":                 false,
+		"management.azure.com":                       false,
+		"name.privatelink.vaultcore.azure.net":       false,
+		"127.0.0.1":                                  false,
+		"":                                           false,
 	} {
 		require.Equal(t, want, keyvault.IsHost(host), host)
 	}

@@ -4,22 +4,38 @@ package template
 import (
 	"crypto/tls"
 	"errors"
+	"net"
 	"net/http"
+	"time"
 )
 
 // Clone returns a clone of the template, and the defaults for nil: those of net/http, with as many idle connections to one
-// host as to all, since a service talks to few.
+// host as to all, since a service talks to few. A http.DefaultTransport that was wrapped cannot be cloned: its limits
+// still apply.
 func Clone(t *http.Transport) *http.Transport {
 	if t != nil {
 		return t.Clone()
 	}
-	defaults, ok := http.DefaultTransport.(*http.Transport)
-	if !ok { // somebody replaced it
-		return &http.Transport{Proxy: http.ProxyFromEnvironment}
+	defaults := netHTTP()
+	if current, ok := http.DefaultTransport.(*http.Transport); ok {
+		defaults = current.Clone()
 	}
-	defaults = defaults.Clone()
 	defaults.MaxIdleConnsPerHost = defaults.MaxIdleConns
 	return defaults
+}
+
+// netHTTP returns what http.DefaultTransport is unless somebody replaced or wrapped it (Go 1.26,
+// net/http/transport.go).
+func netHTTP() *http.Transport {
+	return &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		DialContext:           (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		ForceAttemptHTTP2:     true,
+		MaxIdleConns:          100,
+		IdleConnTimeout:       90 * time.Second,
+		TLSHandshakeTimeout:   10 * time.Second,
+		ExpectContinueTimeout: time.Second,
+	}
 }
 
 // Check returns why a template cannot serve mutual TLS, nil if it can.

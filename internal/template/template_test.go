@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"reflect"
 	"testing"
 	"time"
 
@@ -47,15 +48,30 @@ func (roundTripper) RoundTrip(*http.Request) (*http.Response, error) {
 	return nil, http.ErrNotSupported
 }
 
-// A program may have replaced http.DefaultTransport by something else, a recorder for example. The proxy of the environment still
-// counts.
+// A program may have wrapped http.DefaultTransport, or replaced it: by a recorder or a tracer, for example. The proxy of the
+// environment and all limits still apply.
 func TestCloneOfNilWhereTheDefaultWasReplaced(t *testing.T) {
 	defaults := http.DefaultTransport
+	want := template.Clone(nil)
 	t.Cleanup(func() { http.DefaultTransport = defaults })
 	http.DefaultTransport = roundTripper{}
 	clone := template.Clone(nil)
-	require.NotNil(t, clone)
 	require.NotNil(t, clone.Proxy)
+	require.NotNil(t, clone.DialContext, "it has a limit of its own")
+	fields := func(t *http.Transport) map[string]any {
+		values := map[string]any{}
+		of := reflect.ValueOf(t).Elem()
+		for i := range of.NumField() {
+			switch field := of.Type().Field(i); field.Type.Kind() {
+			case reflect.Int, reflect.Int64, reflect.Bool:
+				if field.IsExported() {
+					values[field.Name] = of.Field(i).Interface()
+				}
+			}
+		}
+		return values
+	}
+	require.Equal(t, fields(want), fields(clone), "as if nobody had replaced it")
 }
 
 // What would present another certificate than the binding's, or none, is refused with what to do about it.
