@@ -14,6 +14,7 @@ import (
 
 	"github.com/azmtls/azmtls/internal/eventlog"
 	"github.com/azmtls/azmtls/mtls"
+	"golang.org/x/sys/windows"
 )
 
 // Load returns the newest binding of the alias, by NotBefore, or [mtls.ErrNotFound]: more than 24 hours must be left of it, its
@@ -95,10 +96,8 @@ var errOrphan = errors.New("it is orphaned")
 func (c candidate) binding() (*mtls.Binding, error) {
 	k, err := acquireKey(c.context)
 	switch {
-	case err != nil && transient(err):
-		return nil, fmt.Errorf("its key cannot be reached now: %w", err)
 	case err != nil:
-		return nil, fmt.Errorf("%w: %w", errOrphan, err)
+		return nil, noKey(err)
 	case !k.public.Equal(c.leaf.PublicKey):
 		_ = k.Close()
 		return nil, fmt.Errorf("%w: its container has another key", errOrphan)
@@ -109,6 +108,14 @@ func (c candidate) binding() (*mtls.Binding, error) {
 		return nil, err
 	}
 	return b, nil
+}
+
+// noKey says what it means for a certificate that its key failed with this.
+func noKey(err error) error {
+	if dead(err) || is(err, windows.NTE_BAD_ALGID) { // the latter: a provider that knows no SHA-256
+		return fmt.Errorf("%w: %w", errOrphan, err)
+	}
+	return fmt.Errorf("its key cannot be used now: %w", err)
 }
 
 // removeOrphans deletes exactly these certificates. That it fails does no harm but to the next who comes upon them.

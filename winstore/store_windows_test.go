@@ -222,6 +222,16 @@ func TestLoadRemovesOrphans(t *testing.T) {
 	}
 }
 
+// A certificate whose key cannot be used at this moment is not deleted for it.
+func TestTroubleOrphansNothing(t *testing.T) {
+	for _, code := range troubles {
+		require.NotErrorIs(t, noKey(failed("F", code)), errOrphan, "%s", failed("F", code))
+	}
+	for _, code := range deaths {
+		require.ErrorIs(t, noKey(failed("F", code)), errOrphan, "%s", failed("F", code))
+	}
+}
+
 // An orphan that cannot be deleted now is skipped all the same, and deleted later.
 func TestBusyLock(t *testing.T) {
 	f := newFixture(t)
