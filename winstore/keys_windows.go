@@ -76,7 +76,10 @@ func firstOf(ctx context.Context, try func(tier) error) (passedOver []mtls.Passe
 }
 
 // keyTurnWait is how long a process waits for another one to make a key, which takes a TPM seconds.
-const keyTurnWait = 10 * time.Second
+const (
+	keyTurnName = "KEY_"
+	keyTurnWait = 10 * time.Second
+)
 
 // key returns the tier's key, made anew if it is not there or dead. Processes take turns at that, lest one makes a key anew
 // that another has just got a certificate for; one that does not get its turn in all that time goes ahead.
@@ -90,7 +93,7 @@ func (t tier) key(ctx context.Context, storage keyStorage) (*key, error) {
 		k, err = t.obtain(ctx, storage)
 		return err
 	}
-	err := withLock(scoped("AZMTLS_KEY_"+t.name), wait, obtain)
+	err := inTurn(keyTurnName+t.name, wait, obtain)
 	switch {
 	case !errors.Is(err, errBusy):
 		return k, err

@@ -260,7 +260,7 @@ func TestDeadKeyIsReplacedOnce(t *testing.T) {
 
 // A process that hangs while it makes a key holds nobody up for longer than they want to wait.
 func TestKeyIsNotWaitedForBeyondTheDeadline(t *testing.T) {
-	err := withLock(scoped("AZMTLS_KEY_KeyGuardRSAKey"), lockWait, func() error {
+	err := inTurn("KEY_KeyGuardRSAKey", lockWait, func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		defer cancel()
 		done := make(chan error) // on another thread: this one has the lock

@@ -112,7 +112,7 @@ func TestLoadOutOfTurn(t *testing.T) {
 	held, release := make(chan struct{}), make(chan struct{})
 	done := make(chan error)
 	go func() {
-		done <- withLock(turnNames, turnWait, func() error {
+		done <- inTurn(turnName, turnWait, func() error {
 			close(held)
 			<-release
 			return nil
