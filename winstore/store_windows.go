@@ -27,7 +27,7 @@ func (Store) Load(ctx context.Context, alias string) (*mtls.Binding, error) {
 	return load(ctx, alias, time.Now())
 }
 
-// Save stores a binding under the alias, unless one that is good for as long is there, and deletes the alias's expired ones.
+// Save stores a binding under the alias, unless Load would give another one that is there, and deletes the alias's expired ones.
 func (Store) Save(ctx context.Context, alias string, b *mtls.Binding) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -84,10 +84,12 @@ func candidates(own entries, now time.Time) []candidate {
 			usable = append(usable, candidate{e, leaf})
 		}
 	}
-	slices.SortStableFunc(usable, func(a, b candidate) int {
-		return cmp.Or(b.leaf.NotBefore.Compare(a.leaf.NotBefore), b.leaf.NotAfter.Compare(a.leaf.NotAfter))
-	})
+	slices.SortStableFunc(usable, func(a, b candidate) int { return newestFirst(a.leaf, b.leaf) })
 	return usable
+}
+
+func newestFirst(a, b *x509.Certificate) int {
+	return cmp.Or(b.NotBefore.Compare(a.NotBefore), b.NotAfter.Compare(a.NotAfter))
 }
 
 // errOrphan marks a certificate that can never work again: its key is gone, dead or not its own.
@@ -150,7 +152,10 @@ func save(alias string, b *mtls.Binding, now time.Time) error {
 	}
 	leaf := b.Certificate.Leaf
 	return change(alias, func(m *my, own entries) error {
-		if !own.outlast(leaf, now) {
+		if !own.supersede(leaf, now) {
+			if err := m.removeAll(own, func(e entry) bool { return bytes.Equal(e.der(), leaf.Raw) }); err != nil {
+				return err
+			}
 			if err := m.add(leaf.Raw, name, k.container); err != nil {
 				return err
 			}
@@ -162,12 +167,19 @@ func save(alias string, b *mtls.Binding, now time.Time) error {
 	})
 }
 
-// outlast reports that one of the entries, which can itself still get tokens, is good for at least as long as the certificate.
-func (all entries) outlast(leaf *x509.Certificate, now time.Time) bool {
-	return slices.ContainsFunc(all, func(e entry) bool {
-		stored, err := e.parse()
-		return err == nil && unbound(stored).UsableUntil().After(now) && !stored.NotAfter.Before(leaf.NotAfter)
-	})
+// supersede reports that Load would give one of the entries, and not the certificate.
+func (all entries) supersede(leaf *x509.Certificate, now time.Time) bool {
+	for _, c := range candidates(all, now) {
+		if newestFirst(leaf, c.leaf) < 0 {
+			return false
+		}
+		b, err := c.binding()
+		if err == nil {
+			_ = b.Certificate.PrivateKey.(*key).Close()
+			return true
+		}
+	}
+	return false
 }
 
 // unbound returns a binding of which only the certificate is known.

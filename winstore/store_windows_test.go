@@ -55,6 +55,42 @@ func TestSaveSkipsOlderAndEqual(t *testing.T) {
 	require.Equal(t, []string{newest.Thumbprint()}, f.stored(f.alias))
 }
 
+// One that looks better and cannot work is no reason not to store a fresh certificate: it would be the only one that works.
+func TestSaveBesideBadOnes(t *testing.T) {
+	otherKey := persistedKey(t)
+	for name, plant := range map[string]func(*fixture){
+		"no key":    func(f *fixture) { f.plantIn(f.alias, f.bindingFor(9*day), container{}) },
+		"key gone":  func(f *fixture) { f.plantIn(f.alias, f.bindingFor(9*day), Nowhere) },
+		"other key": func(f *fixture) { f.plantIn(f.alias, f.bindingFor(9*day), otherKey.container) },
+		"no client": func(f *fixture) { f.plantCertificate(f.certificate(f.key.Public(), "not-a-guid", 9*day), testEndpoint) },
+		"bad place": func(f *fixture) { f.plantCertificate(f.bindingFor(9*day).Certificate.Leaf, "http://host/tenant") },
+		"lives longer, but is older": func(f *fixture) {
+			leaf, err := f.authority.issueFrom(f.key.Public(), clientID, f.now.Add(-40*day), f.now.Add(9*day))
+			require.NoError(f, err)
+			f.plantCertificate(leaf, testEndpoint)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			plant(f)
+			fresh := f.bindingFor(7 * day)
+			f.save(fresh)
+			require.Contains(t, f.stored(f.alias), fresh.Thumbprint())
+			require.Equal(t, fresh.Thumbprint(), f.loaded())
+		})
+	}
+}
+
+// The same certificate may lie there without its key, or with the wrong one.
+func TestSaveMendsTheLinkToTheKey(t *testing.T) {
+	f := newFixture(t)
+	b := f.bindingFor(9 * day)
+	f.plantIn(f.alias, b, Nowhere)
+	f.save(b)
+	require.Equal(t, []string{b.Thumbprint()}, f.stored(f.alias))
+	require.Equal(t, b.Thumbprint(), f.loaded())
+}
+
 // The client id is taken from the CN: one that is none is no binding, and the next best is.
 func TestLoadSkipsCommonNameThatIsNoGUID(t *testing.T) {
 	f := newFixture(t)
