@@ -6,10 +6,10 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
+	"github.com/azmtls/azmtls/internal/endpoint"
 	"github.com/azmtls/azmtls/internal/flight"
 	"github.com/azmtls/azmtls/internal/limits"
 	"github.com/azmtls/azmtls/mtls"
@@ -55,14 +55,15 @@ func (a *KeyGuardAttestation) Attest(ctx context.Context, request mtls.Attestati
 			k.strength,
 		)
 	}
-	if !strings.HasPrefix(request.Endpoint, "https://") {
-		return "", errors.New("winstore: the attestation endpoint that IMDS named is not https")
+	service, err := endpoint.Check(request.Endpoint)
+	if err != nil {
+		return "", fmt.Errorf("winstore: the attestation endpoint that IMDS named %w", err)
 	}
 	public, err := x509.MarshalPKIXPublicKey(k.public)
 	if err != nil {
 		return "", err
 	}
-	what := attested{request.Endpoint, sha256.Sum256(public)}
+	what := attested{service, sha256.Sum256(public)}
 	if jwt, ok := a.cached(what); ok && !request.Fresh {
 		return jwt, nil
 	}

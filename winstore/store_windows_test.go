@@ -103,11 +103,40 @@ func TestLoadSkipsCommonNameThatIsNoGUID(t *testing.T) {
 	require.Len(t, f.stored(f.alias), 2, "it is not ours to delete: its key works")
 }
 
-// The endpoint of a stored certificate is where it is presented: it is checked like that of a new one.
-func TestLoadSkipsEndpointThatIsNotHTTPS(t *testing.T) {
-	f := newFixture(t)
-	f.plant("MSAL|alias="+f.alias+"|ep=http://evil.example/tenant", f.certificate(f.key.Public(), clientID, 9*day), f.key.container)
-	require.Empty(t, f.loaded())
+// The endpoint of a stored certificate is where it is presented: it is checked like one that IMDS names. Both forms that IMDS gives
+// are taken; MSAL.NET stores them as they come.
+func TestLoadChecksTheEndpoint(t *testing.T) {
+	for stored, want := range map[string]string{
+		"https://host/tenant":  "https://host/tenant",
+		"https://host/tenant/": "https://host/tenant",
+		"HTTPS://host:8443/t":  "https://host:8443/t",
+		"host/tenant":          "https://host/tenant",
+		"host:8443/tenant":     "https://host:8443/tenant",
+		"http://host/tenant":   "",
+		"ftp://host/tenant":    "",
+		"https:///tenant":      "",
+		"https://host:/tenant": "",
+		"host:/tenant":         "",
+		"https://u@host/t":     "",
+		"https://u:p@host/t":   "",
+		"https://host/t?q=1":   "",
+		"https://host/t?":      "",
+		"https://host/t#f":     "",
+		"https://ho st/t":      "",
+	} {
+		t.Run(stored, func(t *testing.T) {
+			f := newFixture(t)
+			f.plantCertificate(f.bindingFor(9*day).Certificate.Leaf, stored)
+			b, err := load(t.Context(), f.alias, f.now)
+			if want == "" {
+				require.ErrorIs(t, err, mtls.ErrNotFound)
+				return
+			}
+			require.NoError(t, err)
+			defer b.Certificate.PrivateKey.(*key).Close()
+			require.Equal(t, want, b.Endpoint)
+		})
+	}
 }
 
 func TestLoadWants24Hours(t *testing.T) {
