@@ -47,11 +47,14 @@ type attestationToken struct {
 func (a *KeyGuardAttestation) Attest(ctx context.Context, request mtls.AttestationRequest) (string, error) {
 	k, ok := request.Key.(*key)
 	if !ok {
-		return "", fmt.Errorf("winstore: KeyGuardAttestation attests keys of winstore.Keys, not %T", request.Key)
+		return "", fmt.Errorf(
+			"winstore: KeyGuardAttestation attests KeyGuard keys of winstore.Keys, not %T; winstore.Keys{}.Choose tells what there is",
+			request.Key,
+		)
 	}
 	if k.strength != mtls.StrengthKeyGuard {
 		return "", fmt.Errorf(
-			"winstore: KeyGuardAttestation attests KeyGuard keys; the strongest that this machine has is of strength %s",
+			"winstore: KeyGuardAttestation attests KeyGuard keys; the strongest to be had is of strength %s, and winstore.Keys{}.Choose tells why",
 			k.strength,
 		)
 	}
