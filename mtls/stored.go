@@ -125,11 +125,14 @@ func (e *entry) clean(ctx context.Context, src Source) bool {
 	e.mu.Lock()
 	undeleted := e.undeleted
 	e.mu.Unlock()
-	if !undeleted || src.store().DeleteAll(ctx, src.Alias) != nil {
-		return false
-	}
+	return undeleted && e.deleteAll(ctx, src) == nil
+}
+
+// deleteAll deletes what the store holds, and notes whether it did. It runs in the store's queue.
+func (e *entry) deleteAll(ctx context.Context, src Source) error {
+	err := src.store().DeleteAll(ctx, src.Alias)
 	e.mu.Lock()
-	e.undeleted = false
+	e.undeleted = err != nil
 	e.mu.Unlock()
-	return true
+	return err
 }

@@ -54,7 +54,7 @@ func (a *KeyGuardAttestation) Attest(ctx context.Context, request mtls.Attestati
 	}
 	if k.strength != mtls.StrengthKeyGuard {
 		return "", fmt.Errorf(
-			"winstore: KeyGuardAttestation attests KeyGuard keys; the strongest to be had is of strength %s, and winstore.Keys{}.Choose tells why",
+			"winstore: KeyGuardAttestation attests KeyGuard keys; this one is of strength %s, and winstore.Keys{}.Choose tells why",
 			k.strength,
 		)
 	}

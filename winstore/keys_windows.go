@@ -156,7 +156,7 @@ const (
 func (t tier) existing(storage keyStorage) (*key, keyState, error) {
 	if t == tpm {
 		if hardware, err := storage.inHardware(t.provider); err != nil {
-			return nil, keyBarred, fmt.Errorf("%w: %w", errNoTPM, notNow(err))
+			return nil, keyBarred, fmt.Errorf("%w: %w", errNoTPM, err)
 		} else if !hardware {
 			return nil, keyBarred, errNoTPM
 		}

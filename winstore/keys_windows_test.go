@@ -228,12 +228,12 @@ func TestDeadKeyIsReplaced(t *testing.T) {
 	require.Equal(t, "replaced KeyGuardRSAKey", storage.events[1])
 }
 
-// A TPM that cannot be asked is told from one that is not there.
+// A TPM that cannot be asked is passed over with the reason.
 func TestTPMThatCannotBeAsked(t *testing.T) {
 	storage := &fakeStorage{noIsolation: true, hardwareError: failed("F", windows.RPC_S_SERVER_TOO_BUSY)}
 	k, passedOver := chosen(t, storage)
 	require.Equal(t, mtls.StrengthSoftware, k.Strength())
-	require.ErrorIs(t, passedOver[1].Err, mtls.ErrKeyNotNow)
+	require.ErrorIs(t, passedOver[1].Err, errNoTPM)
 	require.ErrorContains(t, passedOver[1].Err, "RPC_S_SERVER_TOO_BUSY")
 }
 
