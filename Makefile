@@ -6,9 +6,9 @@ MODULE := github.com/azmtls/azmtls
 # Modules of their own, so that what they need is no dependency of the library.
 NESTED := e2e examples/storage examples/keyvault
 
-.PHONY: test tools lint unit windows e2e examples bench
+.PHONY: test tools lint unit fips windows e2e examples bench
 
-test: tools lint unit windows e2e examples
+test: tools lint unit fips windows e2e examples
 
 tools:
 	./scripts/install-tools.sh
@@ -26,6 +26,10 @@ unit:
 	AZMTLS_REAL_PARTS=1 go test -race -timeout 15m -coverprofile=coverage.out -coverpkg=$(MODULE),$(MODULE)/mtls,$(MODULE)/internal/... ./...
 	go test -timeout 15m -run Matrix .
 	./scripts/check-coverage.sh coverage.out 85 $(MODULE) $(MODULE)/mtls $$(go list ./internal/... | grep -v '/internal/limits$$')
+
+# With FIPS 140-3 enforced: whatever else is used fails.
+fips:
+	GODEBUG=fips140=only go test -count=1 -timeout 15m -skip Matrix ./...
 
 # The Windows build, executed under Wine. The race detector is not to be had there.
 windows: tools

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"reflect"
 	"strings"
 
@@ -65,7 +66,8 @@ type ImdsV2MtlsCredentialOptions struct {
 	KeyProvider mtls.KeyProvider
 
 	// Store keeps certificates beyond the life of the process. Nil is the store of the platform: winstore.Store (CurrentUser\My)
-	// on Windows and, in this version, [mtls.NoStore] elsewhere.
+	// on Windows and, in this version, [mtls.NoStore] elsewhere. As with MSAL, the environment variable
+	// MSAL_MI_DISABLE_PERSISTENT_CERT_CACHE (1 or true) makes that [mtls.NoStore]; a Store that is given here is used all the same.
 	Store mtls.Store
 
 	// Attestation proves to IMDS what holds the key. Nil: certificates are requested without attestation.
@@ -102,7 +104,7 @@ func (o *ImdsV2MtlsCredentialOptions) setDefaults() {
 		o.KeyProvider = platformKeys()
 	}
 	if o.Store == nil {
-		o.Store = platformStore()
+		o.Store = defaultStore()
 	}
 	if o.Cache == nil {
 		o.Cache = &sharedCache
@@ -117,6 +119,15 @@ func (o *ImdsV2MtlsCredentialOptions) setDefaults() {
 	if !reflect.ValueOf(o.Store).Comparable() {
 		o.Store = &struct{ mtls.Store }{o.Store}
 	}
+}
+
+// defaultStore is the platform's, unless whoever runs the machine has switched that off, for us and for MSAL.
+func defaultStore() mtls.Store {
+	switch strings.ToLower(os.Getenv("MSAL_MI_DISABLE_PERSISTENT_CERT_CACHE")) {
+	case "1", "true":
+		return mtls.NoStore{}
+	}
+	return platformStore()
 }
 
 // sharedCache is the Cache of all credentials that were given none.

@@ -114,7 +114,7 @@ func (s *Server) sign(client *x509.Certificate, resource string, bound bool, cap
 		"nbf":   now.Add(-time.Second).Unix(),
 		"exp":   now.Add(s.options.TokenLifetime).Unix(),
 		"appid": client.Subject.CommonName,
-		"oid":   uuid.NewSHA1(uuid.NameSpaceURL, []byte(client.Subject.CommonName)).String(),
+		"oid":   guidOf(client.Subject.CommonName),
 		"tid":   s.options.TenantID,
 		"jti":   uuid.NewString(),
 	}

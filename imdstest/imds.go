@@ -1,6 +1,7 @@
 package imdstest
 
 import (
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -128,12 +129,17 @@ func (s *Server) checkIMDS(r *http.Request, endpoint Endpoint) (identity, error)
 			}
 			id = identity{values[0], "UserAssigned"}
 		case "mi_res_id", "object_id":
-			id = identity{uuid.NewSHA1(uuid.NameSpaceURL, []byte(values[0])).String(), "UserAssigned"}
+			id = identity{guidOf(values[0]), "UserAssigned"}
 		default:
 			return identity{}, refuse("the query parameter %s is unknown", name)
 		}
 	}
 	return id, nil
+}
+
+// guidOf returns the GUID that stands for a name, always the same (RFC 9562, section 5.8: one of version 5 would need SHA-1).
+func guidOf(name string) string {
+	return uuid.NewHash(sha256.New(), uuid.NameSpaceURL, []byte(name), 8).String()
 }
 
 func (s *Server) cuID() (compact string) {

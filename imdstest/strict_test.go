@@ -85,7 +85,7 @@ func TestStrictIMDS(t *testing.T) {
 			return der
 		}), "RSASSA-PSS"},
 		"key of another size": {imdstest.Issue, editCSR(func([]byte) []byte {
-			key, err := rsa.GenerateKey(rand.Reader, 1024)
+			key, err := rsa.GenerateKey(rand.Reader, 3072)
 			require.NoError(t, err)
 			der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
 			require.NoError(t, err)

@@ -142,5 +142,5 @@ func (e *entry) evict(ctx context.Context, src Source, r *Refusal) (deleted func
 		BypassCache:      r.verdict == attestationRefused,
 		FreshAttestation: r.verdict == attestationRefused,
 	}
-	return e.queue.enqueue(ctx, func(ctx context.Context) error { return src.store().DeleteAll(ctx, src.Alias) }), true
+	return e.queue.enqueue(ctx, func(ctx context.Context) error { return e.deleteAll(ctx, src) }), true
 }

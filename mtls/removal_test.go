@@ -187,6 +187,45 @@ func TestDeleteIsMadeUpFor(t *testing.T) {
 	require.Equal(t, []string{fresh.Thumbprint()}, store.has("a"))
 }
 
+// It is made up for as well when the store is read and gives what was refused. What another process has stored above it is adopted,
+// and not lost to a deletion that came too late.
+func TestDeleteIsMadeUpForByReading(t *testing.T) {
+	for name, healed := range map[string]bool{"only the refused one": false, "a newer one above it": true} {
+		t.Run(name, func(t *testing.T) {
+			busy := true
+			m, store := &minter{t: t}, &memoryStore{}
+			store.fail = func(op string) error {
+				if op == "delete" && busy {
+					return errors.New("another process holds the lock")
+				}
+				return nil
+			}
+			src := m.source("a", store)
+			cache := at(clock.NewFake(time.Now()))
+			bad, err := cache.GetOrMint(t.Context(), src)
+			require.NoError(t, err)
+			require.True(t, cache.RemoveBadCert(t.Context(), src, refusal(bad, "")))
+			require.Equal(t, []string{bad.Thumbprint()}, store.has("a"))
+
+			m.fail = errors.New("IMDS is away")
+			busy = false
+			theirs := binding(t, nil)
+			if healed {
+				store.entries["a"] = append(store.entries["a"], theirs)
+			}
+			b, err := cache.GetOrMint(t.Context(), src)
+			if !healed {
+				require.ErrorIs(t, err, m.fail)
+				require.Empty(t, store.has("a"), "although there was nothing to save")
+				return
+			}
+			require.NoError(t, err)
+			require.Equal(t, theirs.Thumbprint(), b.Thumbprint())
+			require.Equal(t, []string{bad.Thumbprint(), theirs.Thumbprint()}, store.has("a"))
+		})
+	}
+}
+
 // The caller's end does not end the deletion, which is of use to all.
 func TestRemoveBadCertOutlivesItsCaller(t *testing.T) {
 	m, store := &minter{t: t}, &memoryStore{}

@@ -59,7 +59,7 @@ func (e *entry) read(ctx context.Context, src Source) (*Binding, error) {
 	found := make(chan Binding, 1)
 	err := e.queue.enqueue(ctx, func(ctx context.Context) error {
 		stored, err := src.store().Load(ctx, src.Alias)
-		if err == nil && stored == nil {
+		if err == nil && (stored == nil || e.barred(stored) && e.clean(ctx, src)) {
 			err = ErrNotFound
 		}
 		if err == nil {
@@ -110,21 +110,29 @@ func (e *entry) save(ctx context.Context, src Source, b *Binding) {
 	if !b.isStorable(at) {
 		return
 	}
-	e.mu.Lock()
-	undeleted := e.undeleted
-	saved := e.queue.enqueue(ctx, func(ctx context.Context) error {
-		if undeleted {
-			if err := src.store().DeleteAll(ctx, src.Alias); err == nil {
-				e.mu.Lock()
-				e.undeleted = false
-				e.mu.Unlock()
-			}
-		}
+	err := e.queue.enqueue(ctx, func(ctx context.Context) error {
+		e.clean(ctx, src)
 		return src.store().Save(ctx, src.Alias, b)
-	})
-	e.mu.Unlock()
-	if err := saved(); err != nil {
+	})()
+	if err != nil {
 		eventlog.Writef(ctx, eventlog.Binding, "saving binding %s of %s failed, it lives in memory only: %v",
 			eventlog.Mask(b.Thumbprint()), eventlog.Mask(src.Alias), err)
 	}
+}
+
+// clean deletes what an eviction could not delete, and reports whether it did. It runs in the store's queue.
+func (e *entry) clean(ctx context.Context, src Source) bool {
+	e.mu.Lock()
+	undeleted := e.undeleted
+	e.mu.Unlock()
+	return undeleted && e.deleteAll(ctx, src) == nil
+}
+
+// deleteAll deletes what the store holds, and notes whether it did. It runs in the store's queue.
+func (e *entry) deleteAll(ctx context.Context, src Source) error {
+	err := src.store().DeleteAll(ctx, src.Alias)
+	e.mu.Lock()
+	e.undeleted = err != nil
+	e.mu.Unlock()
+	return err
 }

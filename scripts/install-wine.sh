@@ -20,14 +20,22 @@ fi
 
 root=.tools/wine
 [ -e "$root/ready" ] && exit 0
+
+# The mirror that this machine's own packages come from, unless another is named.
+mirror=${AZMTLS_DEBIAN_MIRROR:-$(
+  grep -rhoE '^(deb |URIs: )[^#]*https?://[^ ]*/debian/?( |$)' /etc/apt/sources.list /etc/apt/sources.list.d 2>/dev/null |
+    grep -oE 'https?://[^ ]+' | head -n 1 || true
+)}
+if [ -z "$mirror" ]; then
+  echo "install-wine: Wine is taken from a Debian mirror, and the apt sources of this machine (/etc/apt/sources.list and" \
+    "sources.list.d) name none whose path ends in /debian; set AZMTLS_DEBIAN_MIRROR to the URL of one" >&2
+  exit 1
+fi
+
 rm -rf "$root"
 mkdir -p "$root"
-
-# The mirror that this machine's own packages come from.
-mirror=$(grep -rhoE '^(deb |URIs: )[^#]*https?://[^ ]*/debian/?( |$)' /etc/apt/sources.list /etc/apt/sources.list.d 2>/dev/null |
-  grep -oE 'https?://[^ ]+' | head -n 1 || true)
 mmdebstrap --quiet --variant=apt --mode=root --aptopt='APT::Install-Recommends "false"' \
-  --include=wine64,libgnutls30t64 trixie "$root" "${mirror:-http://deb.debian.org/debian}"
+  --include=wine64,libgnutls30t64 trixie "$root" "$mirror"
 [ -e "$root/dev/null" ] || mknod -m 666 "$root/dev/null" c 1 3
 [ -e "$root/dev/urandom" ] || mknod -m 666 "$root/dev/urandom" c 1 9
 mkdir -p "$root/prefix"

@@ -49,12 +49,15 @@ type lentKey struct {
 
 func (k lentKey) close() { _ = windows.CertFreeCertificateContext(k.owner) }
 
+// strengthOf returns what a key can prove: one whose properties cannot be read counts as weak.
 func strengthOf(k cngKey, provider string, storage keyStorage) mtls.BindingStrength {
-	switch {
-	case k.isolated():
+	if isolated, err := k.isolated(); err == nil && isolated {
 		return mtls.StrengthKeyGuard
-	case provider == platformProvider && storage.inHardware(provider):
-		return mtls.StrengthTPM
+	}
+	if provider == platformProvider {
+		if hardware, err := storage.inHardware(provider); err == nil && hardware {
+			return mtls.StrengthTPM
+		}
 	}
 	return mtls.StrengthSoftware
 }

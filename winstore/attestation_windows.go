@@ -6,18 +6,18 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
+	"github.com/azmtls/azmtls/internal/endpoint"
 	"github.com/azmtls/azmtls/internal/flight"
 	"github.com/azmtls/azmtls/internal/limits"
 	"github.com/azmtls/azmtls/mtls"
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// attestationMargin is how long before its end an attestation token is renewed: the certificate request that carries it may
-// be sent several times.
+// attestationMargin is what must be left of an attestation token: the certificate request that carries it may be sent several
+// times.
 const attestationMargin = 5 * time.Minute
 
 // attestor is what a KeyGuardAttestation works with.
@@ -42,27 +42,31 @@ type attestationToken struct {
 }
 
 // Attest returns the attestation service's JWT for a KeyGuard key of [Keys]: the one it has, if that is good for five more
-// minutes and a fresh one is not asked for. Callers who want the same one share a call. For a key of another strength, and when the library is not
-// installed or gives no token, there is an error.
+// minutes and a fresh one is not asked for. Callers who want the same one share a call. For a key of another strength, and when
+// the library is not installed, gives no token or one that is not good for that long, there is an error.
 func (a *KeyGuardAttestation) Attest(ctx context.Context, request mtls.AttestationRequest) (string, error) {
 	k, ok := request.Key.(*key)
 	if !ok {
-		return "", fmt.Errorf("winstore: KeyGuardAttestation attests keys of winstore.Keys, not %T", request.Key)
+		return "", fmt.Errorf(
+			"winstore: KeyGuardAttestation attests KeyGuard keys of winstore.Keys, not %T; winstore.Keys{}.Choose tells what there is",
+			request.Key,
+		)
 	}
 	if k.strength != mtls.StrengthKeyGuard {
 		return "", fmt.Errorf(
-			"winstore: KeyGuardAttestation attests KeyGuard keys; the strongest that this machine has is of strength %s",
+			"winstore: KeyGuardAttestation attests KeyGuard keys; this one is of strength %s, and winstore.Keys{}.Choose tells why",
 			k.strength,
 		)
 	}
-	if !strings.HasPrefix(request.Endpoint, "https://") {
-		return "", errors.New("winstore: the attestation endpoint that IMDS named is not https")
+	service, err := endpoint.Check(request.Endpoint)
+	if err != nil {
+		return "", fmt.Errorf("winstore: the attestation endpoint that IMDS named %w", err)
 	}
 	public, err := x509.MarshalPKIXPublicKey(k.public)
 	if err != nil {
 		return "", err
 	}
-	what := attested{request.Endpoint, sha256.Sum256(public)}
+	what := attested{service, sha256.Sum256(public)}
 	if jwt, ok := a.cached(what); ok && !request.Fresh {
 		return jwt, nil
 	}
@@ -98,11 +102,21 @@ func (a *KeyGuardAttestation) attest(what attested, k *key, clientID string) (to
 	if _, _, err := jwt.NewParser().ParseUnverified(token, &claims); err != nil { // it is IMDS that verifies it
 		return "", errors.New("winstore: " + attestationDLL + " returned something that is no JWT")
 	}
-	if claims.ExpiresAt != nil {
-		a.keep(what, attestationToken{token, claims.ExpiresAt.Time})
+	if claims.ExpiresAt == nil {
+		return token, nil
 	}
+	kept, now := attestationToken{token, claims.ExpiresAt.Time}, a.time()
+	if !kept.fresh(now) {
+		return "", fmt.Errorf(
+			"winstore: the JWT that %s returned expires at %s, in less than %s; this machine's clock says %s, is it right?",
+			attestationDLL, stamp(kept.expires), attestationMargin, stamp(now),
+		)
+	}
+	a.keep(what, kept)
 	return token, nil
 }
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 // load returns the library, which stays loaded. One that could not be loaded is looked for again by the next call.
 func (a *KeyGuardAttestation) load() (*attestationLibrary, error) {

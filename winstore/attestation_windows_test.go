@@ -144,21 +144,26 @@ func TestAttestationWithoutExpiry(t *testing.T) {
 // No token is an error, whatever the reason, and what the library returned with it is given back.
 func TestAttestationFails(t *testing.T) {
 	good := attestationJWT(t, time.Now().Add(time.Hour))
+	short, past := attestationJWT(t, time.Now().Add(attestationMargin)), attestationJWT(t, time.Now().Add(-time.Hour))
 	for name, test := range map[string]struct {
 		environment map[string]string
 		edit        func(*mtls.AttestationRequest)
 		want        string
 	}{
-		"no token":          {nil, nil, "no token"},
-		"error":             {map[string]string{"ATTEST_FAILS": "1"}, nil, "0x80090016"},
-		"error and token":   {map[string]string{"ATTEST_FAILS": "1", "ATTEST_JWT": good}, nil, "0x80090016"},
-		"no JWT":            {map[string]string{"ATTEST_JWT": "secret"}, nil, "no JWT"},
-		"software key":      {nil, func(r *mtls.AttestationRequest) { r.Key = softwareKey(t) }, "strength software"},
-		"key of another":    {nil, func(r *mtls.AttestationRequest) { r.Key, _ = mtls.SoftwareKeys{}.Key(t.Context()) }, "winstore.Keys"},
-		"no endpoint":       {nil, func(r *mtls.AttestationRequest) { r.Endpoint = "" }, "https"},
-		"plain endpoint":    {nil, func(r *mtls.AttestationRequest) { r.Endpoint = "http://attest.example" }, "https"},
-		"NUL in the client": {nil, func(r *mtls.AttestationRequest) { r.ClientID = "\x00" }, "invalid argument"},
-		"closed key":        {nil, func(r *mtls.AttestationRequest) { _ = r.Key.(*key).Close() }, "closed"},
+		"no token":              {nil, nil, "no token"},
+		"error":                 {map[string]string{"ATTEST_FAILS": "1"}, nil, "0x80090016"},
+		"error and token":       {map[string]string{"ATTEST_FAILS": "1", "ATTEST_JWT": good}, nil, "0x80090016"},
+		"expires soon":          {map[string]string{"ATTEST_JWT": short}, nil, "in less than 5m0s"},
+		"expired":               {map[string]string{"ATTEST_JWT": past}, nil, "this machine's clock says"},
+		"blank":                 {map[string]string{"ATTEST_JWT": " "}, nil, "no JWT"},
+		"no JWT":                {map[string]string{"ATTEST_JWT": "secret"}, nil, "no JWT"},
+		"software key":          {nil, func(r *mtls.AttestationRequest) { r.Key = softwareKey(t) }, "strength software"},
+		"key of another":        {nil, func(r *mtls.AttestationRequest) { r.Key, _ = mtls.SoftwareKeys{}.Key(t.Context()) }, "winstore.Keys"},
+		"no endpoint":           {nil, func(r *mtls.AttestationRequest) { r.Endpoint = "" }, "names no host"},
+		"plain endpoint":        {nil, func(r *mtls.AttestationRequest) { r.Endpoint = "http://attest.example" }, "is not https"},
+		"endpoint with a colon": {nil, func(r *mtls.AttestationRequest) { r.Endpoint += ":" }, "no valid port"},
+		"NUL in the client":     {nil, func(r *mtls.AttestationRequest) { r.ClientID = "\x00" }, "invalid argument"},
+		"closed key":            {nil, func(r *mtls.AttestationRequest) { _ = r.Key.(*key).Close() }, "closed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := &KeyGuardAttestation{Library: standIn(t)}

@@ -88,12 +88,13 @@ func (l *attestationLibrary) attest(endpoint string, key windows.Handle, clientI
 	if err != nil {
 		return "", err
 	}
-	var none byte // MSAL.NET sends neither a token nor a payload
+	var noToken byte
+	payload := [...]byte{'{', '}', 0} // newer versions refuse NULL and ""
 	var token *byte
 	code, _, _ := l.attestKey.Call(
 		uintptr(unsafe.Pointer(wantedFrom)),
-		uintptr(unsafe.Pointer(&none)),
-		uintptr(unsafe.Pointer(&none)),
+		uintptr(unsafe.Pointer(&noToken)),
+		uintptr(unsafe.Pointer(&payload)),
 		uintptr(key),
 		uintptr(unsafe.Pointer(&token)),
 		uintptr(unsafe.Pointer(client)),

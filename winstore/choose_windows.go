@@ -42,10 +42,6 @@ func (t tier) diagnose(storage keyStorage) error {
 	if err != nil {
 		return fmt.Errorf("winstore: making a key on trial: %w", err)
 	}
-	if t == keyGuard && !native.isolated() {
-		native.close()
-		return errNotIsolated
-	}
 	k, err = t.check(native)
 	if err != nil {
 		return err

@@ -19,6 +19,8 @@ type fakeStorage struct {
 	noPSS       string // provider that cannot sign RSASSA-PSS
 	createError map[string]error
 	openError   map[string]error
+	// Of properties.
+	hardwareError, isolationError error
 
 	mu     sync.Mutex
 	keys   map[string]*fakeKey
@@ -31,8 +33,9 @@ type fakeKey struct {
 	private  *rsa.PrivateKey
 	name     string
 	isolates bool
-	dead     bool // it opens, and does not sign
+	dead     error // it opens, and does not sign
 	noPSS    bool
+	signsAs  *fakeKey // what is left is damaged: it signs with another key
 }
 
 var errFakeExists = failed("NCryptCreatePersistedKey", syscall.Errno(windows.NTE_EXISTS))
@@ -91,14 +94,16 @@ func (s *fakeStorage) nameOf(provider string, flags uint32) string {
 	return ""
 }
 
-func (s *fakeStorage) inHardware(provider string) bool {
-	return provider == platformProvider && !s.noTPM
+func (s *fakeStorage) inHardware(provider string) (bool, error) {
+	return provider == platformProvider && !s.noTPM, s.hardwareError
 }
 
 // reboot does to the keys what a reboot does.
 func (s *fakeStorage) reboot() {
 	for _, k := range s.keys {
-		k.dead = k.dead || k.isolates
+		if k.isolates {
+			k.dead = failed("NCryptSignHash", syscall.Errno(nteVBSCannotDecryptKey))
+		}
 	}
 }
 
@@ -109,13 +114,21 @@ func (s *fakeStorage) handles() int {
 	return s.open_
 }
 
-func (k *fakeKey) isolated() bool                     { return k.isolates }
+func (k *fakeKey) isolated() (bool, error) {
+	if err := k.storage.isolationError; err != nil {
+		return false, err
+	}
+	return k.isolates, nil
+}
+
 func (k *fakeKey) publicKey() (*rsa.PublicKey, error) { return &k.private.PublicKey, nil }
 
 func (k *fakeKey) sign(digest []byte, p padding) ([]byte, error) {
 	switch {
-	case k.dead:
-		return nil, failed("NCryptSignHash", syscall.Errno(windows.NTE_BAD_KEYSET))
+	case k.dead != nil:
+		return nil, k.dead
+	case k.signsAs != nil:
+		return k.signsAs.sign(digest, p)
 	case p.pss && k.noPSS:
 		return nil, failed("NCryptSignHash", syscall.Errno(windows.NTE_NOT_SUPPORTED))
 	case p.pss:

@@ -85,6 +85,10 @@ const clientID = "d3adb33f-c0de-4ad0-8c0d-3adb33fc0de0"
 
 // issue returns a certificate for a key.
 func (a testAuthority) issue(public crypto.PublicKey, commonName string, notAfter time.Time, extensions ...pkix.Extension) (*x509.Certificate, error) {
+	return a.issueFrom(public, commonName, notAfter.Add(-30*24*time.Hour), notAfter, extensions...)
+}
+
+func (a testAuthority) issueFrom(public crypto.PublicKey, commonName string, notBefore, notAfter time.Time, extensions ...pkix.Extension) (*x509.Certificate, error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 100))
 	if err != nil {
 		return nil, err
@@ -92,7 +96,7 @@ func (a testAuthority) issue(public crypto.PublicKey, commonName string, notAfte
 	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
 		SerialNumber:    serial,
 		Subject:         pkix.Name{CommonName: commonName},
-		NotBefore:       notAfter.Add(-30 * 24 * time.Hour),
+		NotBefore:       notBefore,
 		NotAfter:        notAfter,
 		ExtraExtensions: extensions,
 	}, a.certificate, public, a.key)
@@ -164,6 +168,11 @@ func (f *fixture) plantIn(alias string, b *mtls.Binding, key container) {
 	name, err := encodeName(alias, b.Endpoint)
 	require.NoError(f, err)
 	f.plant(name, b.Certificate.Leaf, key)
+}
+
+// plantCertificate does so with another endpoint.
+func (f *fixture) plantCertificate(leaf *x509.Certificate, endpoint string) {
+	f.plant("MSAL|alias="+f.alias+"|ep="+endpoint, leaf, f.key.container)
 }
 
 // plant stores a certificate as another program might.

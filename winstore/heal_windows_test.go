@@ -126,6 +126,17 @@ func TestSecondProcess(t *testing.T) {
 	require.Equal(t, 1, m.server.Presented(first[0]), "it was presented by the first process only")
 }
 
+// Where the default store is switched off, for MSAL and for us, nothing is taken from it and nothing put there.
+func TestStoreIsSwitchedOff(t *testing.T) {
+	m := newMachine(t)
+	key, c := winstore.PersistedKey(t)
+	planted := m.plant(m.friendlyName(), key.Public(), c)
+	t.Setenv("MSAL_MI_DISABLE_PERSISTENT_CERT_CACHE", "True")
+	m.token()
+	require.Equal(t, 1, m.server.Counts().Issued)
+	require.Equal(t, []string{planted}, m.stored())
+}
+
 // A binding that another process stored, with a key that lives, is used as it is: no mint. That its key is one of the older
 // CryptoAPI costs no more than TLS 1.3.
 func TestSecondProcessUsesTheBindingOfTheFirst(t *testing.T) {
@@ -134,7 +145,7 @@ func TestSecondProcessUsesTheBindingOfTheFirst(t *testing.T) {
 	planted := m.plant(m.friendlyName(), key.Public(), c)
 	m.token()
 	require.Zero(t, m.server.Counts().Issued)
-	require.Zero(t, m.server.Counts().Metadata)
+	require.Equal(t, 1, m.server.Counts().Metadata, "whether it is for this machine")
 	require.Equal(t, 1, m.server.Presented(planted))
 	require.Equal(t, []string{planted}, m.stored())
 }

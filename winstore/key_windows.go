@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/azmtls/azmtls/mtls"
+	"golang.org/x/sys/windows"
 )
 
 // key is an [mtls.Key] that Windows holds. Its methods may be called concurrently; after Close it signs no more.
@@ -107,7 +108,8 @@ func (k *key) SupportedSignatureAlgorithms() []tls.SignatureScheme {
 }
 
 // Sign signs a SHA-256, SHA-384 or SHA-512 digest, with RSASSA-PSS if opts is an *rsa.PSSOptions, else with PKCS #1 v1.5.
-// The randomness is the provider's own.
+// The randomness is the provider's own. The error is [mtls.ErrKeyNotNow] unless Windows says that the key is dead or gone, or that
+// this handle is: then it takes another binding, whose key is opened anew.
 func (k *key) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
 	p, err := k.padding(digest, opts)
 	if err != nil {
@@ -118,7 +120,10 @@ func (k *key) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, 
 		signature, err = native.sign(digest, p)
 		return err
 	})
-	return signature, err
+	if is(err, windows.NTE_INVALID_HANDLE) || is(err, windows.ERROR_INVALID_HANDLE) {
+		return nil, err
+	}
+	return signature, notNow(err)
 }
 
 func (k *key) padding(digest []byte, opts crypto.SignerOpts) (padding, error) {

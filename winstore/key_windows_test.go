@@ -10,6 +10,7 @@ import (
 	"crypto/tls"
 	"runtime"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/azmtls/azmtls/mtls"
@@ -182,10 +183,36 @@ func TestDeadKeyIsClosed(t *testing.T) {
 	storage := &fakeStorage{}
 	native, err := storage.create(softwareProvider, "k", 0)
 	require.NoError(t, err)
-	native.(*fakeKey).dead = true
+	native.(*fakeKey).dead = failed("NCryptSignHash", syscall.Errno(windows.NTE_BAD_KEYSET))
 	_, err = newKey(native, mtls.StrengthSoftware, container{})
 	require.ErrorContains(t, err, "NTE_BAD_KEYSET")
 	require.Zero(t, storage.handles())
+}
+
+// Where Windows does not say that the key is dead or gone, it may sign in a moment. A handle that broke is not waited for: the next
+// binding opens the key anew.
+func TestSignSaysNotNow(t *testing.T) {
+	storage := &fakeStorage{}
+	native, err := storage.create(softwareProvider, "k", 0)
+	require.NoError(t, err)
+	k, err := newKey(native, mtls.StrengthSoftware, container{})
+	require.NoError(t, err)
+	for _, code := range troubles {
+		native.(*fakeKey).dead = failed("NCryptSignHash", code)
+		_, err = k.Sign(nil, digestOf(crypto.SHA256), crypto.SHA256)
+		require.ErrorIs(t, err, mtls.ErrKeyNotNow, "%s", native.(*fakeKey).dead)
+		require.ErrorContains(t, err, native.(*fakeKey).dead.Error())
+	}
+	for _, code := range append(deaths, syscall.Errno(windows.NTE_INVALID_HANDLE), windows.ERROR_INVALID_HANDLE) {
+		native.(*fakeKey).dead = failed("NCryptSignHash", code)
+		_, err = k.Sign(nil, digestOf(crypto.SHA256), crypto.SHA256)
+		require.Error(t, err)
+		require.NotErrorIs(t, err, mtls.ErrKeyNotNow, "%s", native.(*fakeKey).dead)
+	}
+	native.(*fakeKey).dead = nil
+	_, err = k.Sign(nil, digestOf(crypto.SHA256)[1:], crypto.SHA256)
+	require.Error(t, err)
+	require.NotErrorIs(t, err, mtls.ErrKeyNotNow, "the caller's mistake")
 }
 
 // Nobody closes the key of a binding that was replaced: the handle goes with it.

@@ -25,7 +25,7 @@ func (Keys) Key(ctx context.Context) (mtls.Key, error) {
 type keyStorage interface {
 	open(provider, name string) (cngKey, error)
 	create(provider, name string, flags uint32) (cngKey, error)
-	inHardware(provider string) bool
+	inHardware(provider string) (bool, error)
 }
 
 // tier is one place where a key may live.
@@ -76,7 +76,10 @@ func firstOf(ctx context.Context, try func(tier) error) (passedOver []mtls.Passe
 }
 
 // keyTurnWait is how long a process waits for another one to make a key, which takes a TPM seconds.
-const keyTurnWait = 10 * time.Second
+const (
+	keyTurnName = "KEY_"
+	keyTurnWait = 10 * time.Second
+)
 
 // key returns the tier's key, made anew if it is not there or dead. Processes take turns at that, lest one makes a key anew
 // that another has just got a certificate for; one that does not get its turn in all that time goes ahead.
@@ -90,7 +93,7 @@ func (t tier) key(ctx context.Context, storage keyStorage) (*key, error) {
 		k, err = t.obtain(ctx, storage)
 		return err
 	}
-	err := withLock(scoped("AZMTLS_KEY_"+t.name), wait, obtain)
+	err := inTurn(keyTurnName+t.name, wait, obtain)
 	switch {
 	case !errors.Is(err, errBusy):
 		return k, err
@@ -117,7 +120,7 @@ func (t tier) obtain(ctx context.Context, storage keyStorage) (*key, error) {
 	if err != nil {
 		return nil, fmt.Errorf("winstore: making key %s: %w", t.name, err)
 	}
-	if t == keyGuard && !native.isolated() {
+	if errors.Is(t.isolation(native), errNotIsolated) {
 		if err := native.remove(); err != nil {
 			eventlog.Writef(ctx, eventlog.Binding, "a key %s without isolation could not be removed: %v", t.name, err)
 		}
@@ -151,8 +154,12 @@ const (
 
 // existing returns the key that is there under the tier's name. The error says why it cannot be used.
 func (t tier) existing(storage keyStorage) (*key, keyState, error) {
-	if t == tpm && !storage.inHardware(t.provider) {
-		return nil, keyBarred, errNoTPM
+	if t == tpm {
+		if hardware, err := storage.inHardware(t.provider); err != nil {
+			return nil, keyBarred, fmt.Errorf("%w: %w", errNoTPM, err)
+		} else if !hardware {
+			return nil, keyBarred, errNoTPM
+		}
 	}
 	native, err := storage.open(t.provider, t.name)
 	if is(
@@ -165,25 +172,24 @@ func (t tier) existing(storage keyStorage) (*key, keyState, error) {
 		return nil, keyAbsent, err
 	}
 	var k *key
-	switch {
-	case err != nil:
-	case t == keyGuard && !native.isolated():
-		native.close()
-		err = errNotIsolated
-	default:
+	if err == nil {
 		k, err = t.check(native)
 	}
 	switch {
 	case err == nil:
 		return k, keyUsable, nil
-	case transient(err) || errors.Is(err, errNoPSS):
-		return nil, keyBarred, fmt.Errorf("winstore: key %s: %w", t.name, err)
+	case dead(err) || errors.Is(err, errNotIsolated):
+		return nil, keyDead, err
 	}
-	return nil, keyDead, err
+	return nil, keyBarred, fmt.Errorf("winstore: key %s: %w", t.name, notNow(err))
 }
 
-// check takes the handle over and makes a key of it, if IMDS will accept it.
+// check takes the handle over and makes a key of it, if it is what the tier promises and IMDS will accept it.
 func (t tier) check(native cngKey) (*key, error) {
+	if err := t.isolation(native); err != nil {
+		native.close()
+		return nil, err
+	}
 	k, err := newKey(native, t.strength, container{provider: t.provider, name: t.name})
 	if err != nil {
 		return nil, err
@@ -198,4 +204,16 @@ func (t tier) check(native cngKey) (*key, error) {
 		return nil, err
 	}
 	return k, nil
+}
+
+// isolation returns what keeps a key from being one of KeyGuard, where the tier promises that.
+func (t tier) isolation(native cngKey) error {
+	if t != keyGuard {
+		return nil
+	}
+	isolated, err := native.isolated()
+	if err == nil && !isolated {
+		err = errNotIsolated
+	}
+	return err
 }

@@ -2,7 +2,6 @@ package winstore
 
 import (
 	"context"
-	"fmt"
 	"strings"
 	"syscall"
 	"testing"
@@ -65,11 +64,14 @@ func TestInMemoryTier(t *testing.T) {
 
 // A stored key is as strong as it can prove to be, whatever its provider is called.
 func TestStrengthOfStoredKeys(t *testing.T) {
-	isolated, plain := &fakeKey{isolates: true}, &fakeKey{}
+	storage := &fakeStorage{}
+	isolated, plain := &fakeKey{storage: storage, isolates: true}, &fakeKey{storage: storage}
 	require.Equal(t, mtls.StrengthKeyGuard, strengthOf(isolated, softwareProvider, &fakeStorage{}))
 	require.Equal(t, mtls.StrengthTPM, strengthOf(plain, platformProvider, &fakeStorage{}))
 	require.Equal(t, mtls.StrengthSoftware, strengthOf(plain, platformProvider, &fakeStorage{noTPM: true}))
 	require.Equal(t, mtls.StrengthSoftware, strengthOf(plain, softwareProvider, &fakeStorage{}))
+	storage.isolationError = failed("F", windows.RPC_S_CALL_FAILED)
+	require.Equal(t, mtls.StrengthSoftware, strengthOf(isolated, softwareProvider, &fakeStorage{}))
 }
 
 // A KeyGuard key that was not isolated would be taken for one by whoever opens it next: it does not stay.
@@ -122,34 +124,117 @@ func TestKeyUnderTheNameOfKeyGuardIsReplaced(t *testing.T) {
 	require.Equal(t, "replaced KeyGuardRSAKey", storage.events[1])
 }
 
-// A key is replaced when it is known to be dead, never because it cannot be reached now: certificates depend on it.
+// troubles are statuses that say nothing of whether a key is good; deaths say that it is dead or gone.
+var (
+	troubles = []syscall.Errno{
+		syscall.Errno(windows.NTE_FAIL),
+		syscall.Errno(windows.NTE_INTERNAL_ERROR),
+		syscall.Errno(windows.NTE_DEVICE_NOT_READY),
+		syscall.Errno(windows.NTE_DEVICE_NOT_FOUND),
+		syscall.Errno(windows.NTE_SYS_ERR),
+		syscall.Errno(windows.NTE_PERM),
+		syscall.Errno(windows.NTE_NO_MEMORY),
+		syscall.Errno(windows.NTE_SILENT_CONTEXT),
+		syscall.Errno(windows.NTE_UI_REQUIRED),
+		syscall.Errno(windows.NTE_PROVIDER_DLL_FAIL),
+		syscall.Errno(windows.NTE_TEMPORARY_PROFILE),
+		syscall.Errno(windows.NTE_BAD_KEY_STATE), // the user's master key cannot be reached
+		syscall.Errno(windows.TPM_20_E_LOCKOUT),
+		syscall.Errno(windows.TPM_20_E_RETRY),
+		syscall.Errno(windows.TBS_E_SERVICE_NOT_RUNNING),
+		syscall.Errno(windows.TPM_E_PCP_DEVICE_NOT_READY),
+		syscall.Errno(windows.TPM_20_E_FAILURE),
+		windows.ERROR_ACCESS_DENIED,
+		windows.ERROR_BUSY,
+		windows.ERROR_TIMEOUT,
+		windows.RPC_S_SERVER_UNAVAILABLE,
+		windows.RPC_S_SERVER_TOO_BUSY,
+		windows.RPC_S_CALL_FAILED,
+		windows.RPC_S_COMM_FAILURE,
+		0x800706BA, // RPC_S_SERVER_UNAVAILABLE as HRESULT
+		0x8BADF00D,
+	}
+	deaths = []syscall.Errno{
+		syscall.Errno(windows.NTE_BAD_KEYSET),
+		syscall.Errno(windows.NTE_NO_KEY),
+		syscall.Errno(windows.NTE_NOT_FOUND),
+		syscall.Errno(windows.NTE_BAD_KEY),
+		syscall.Errno(windows.NTE_BAD_DATA),
+		syscall.Errno(windows.NTE_KEYSET_ENTRY_BAD),
+		syscall.Errno(windows.TPM_20_E_INTEGRITY),
+		0x8009003A, // NTE_VBS_CANNOT_DECRYPT_KEY
+		0x80070002, // ERROR_FILE_NOT_FOUND as HRESULT
+	}
+)
+
+// A key is replaced when it is known to be dead, never because it cannot be reached now: certificates depend on it. The diagnosis
+// tells the one from the other.
 func TestKeyIsKeptThroughTrouble(t *testing.T) {
-	for name, test := range map[string]struct {
-		code     syscall.Errno
-		replaced bool
-	}{
-		"device not ready":    {syscall.Errno(windows.NTE_DEVICE_NOT_READY), false},
-		"access denied":       {windows.ERROR_ACCESS_DENIED, false},
-		"service unreachable": {windows.RPC_S_SERVER_UNAVAILABLE, false},
-		"service, as HRESULT": {syscall.Errno(0x800706BA), false},
-		"TPM is locked":       {syscall.Errno(windows.TPM_20_E_LOCKOUT), false},
-		"TPM services":        {syscall.Errno(windows.TBS_E_SERVICE_NOT_RUNNING), false},
-		"temporary profile":   {syscall.Errno(windows.NTE_TEMPORARY_PROFILE), false},
-		"data is corrupted":   {syscall.Errno(windows.NTE_BAD_DATA), true},
-		"keyset is corrupted": {syscall.Errno(windows.NTE_KEYSET_ENTRY_BAD), true},
-	} {
-		t.Run(name, func(t *testing.T) {
+	name := keyGuard.name
+	where := map[string]func(*fakeStorage, error){
+		"opening":    func(s *fakeStorage, err error) { s.openError = map[string]error{name: err} },
+		"signing":    func(s *fakeStorage, err error) { s.keys[softwareProvider+name].dead = err },
+		"a property": func(s *fakeStorage, err error) { s.isolationError = err },
+	}
+	for stage, fail := range where {
+		t.Run(stage, func(t *testing.T) {
 			storage := &fakeStorage{}
-			_, _ = chosen(t, storage)
-			storage.openError = map[string]error{"KeyGuardRSAKey": failed("NCryptOpenKey", test.code)}
-			k, passedOver := chosen(t, storage)
-			require.Equal(t, test.replaced, k.Strength() == mtls.StrengthKeyGuard)
-			require.Equal(t, test.replaced, storage.events[1] == "replaced KeyGuardRSAKey")
-			if !test.replaced {
-				require.ErrorContains(t, passedOver[0].Err, fmt.Sprintf("0x%08X", uint32(test.code)))
+			good, _ := chosen(t, storage)
+			for _, code := range troubles {
+				err := failed("F", code)
+				fail(storage, err)
+				k, passedOver := chosen(t, storage)
+				require.Equal(t, mtls.StrengthTPM, k.Strength(), "%s", err)
+				require.ErrorIs(t, passedOver[0].Err, mtls.ErrKeyNotNow)
+				require.ErrorContains(t, passedOver[0].Err, err.Error())
 			}
+			require.Equal(t, []string{"created KeyGuardRSAKey", "created HardwareRSAKey"}, storage.events)
+			fail(storage, nil)
+			k, _ := chosen(t, storage)
+			require.True(t, good.(*key).public.Equal(k.Public()), "the trouble is over")
 		})
 	}
+}
+
+// A dead key, and what is left of one that is gone, is replaced, and so is one that signs wrongly.
+func TestDeadKeyIsReplaced(t *testing.T) {
+	name := keyGuard.name
+	for stage, fail := range map[string]func(*fakeStorage, error){
+		"opening": func(s *fakeStorage, err error) { s.openError = map[string]error{name: err} },
+		"signing": func(s *fakeStorage, err error) { s.keys[softwareProvider+name].dead = err },
+	} {
+		for _, code := range deaths {
+			err := failed(stage, code)
+			if stage == "opening" && is(err, windows.NTE_BAD_KEYSET, windows.NTE_NO_KEY, windows.NTE_NOT_FOUND) {
+				continue // there is none, and so none to be replaced
+			}
+			t.Run(err.Error(), func(t *testing.T) {
+				storage := &fakeStorage{}
+				_, _ = chosen(t, storage)
+				fail(storage, err)
+				k, passedOver := chosen(t, storage)
+				require.Empty(t, passedOver)
+				require.Equal(t, mtls.StrengthKeyGuard, k.Strength())
+				require.Equal(t, []string{"created KeyGuardRSAKey", "replaced KeyGuardRSAKey"}, storage.events)
+			})
+		}
+	}
+	storage := &fakeStorage{}
+	_, _ = chosen(t, storage)
+	other, err := storage.create(softwareProvider, "", 0)
+	require.NoError(t, err)
+	storage.keys[softwareProvider+name].signsAs = other.(*fakeKey)
+	_, _ = chosen(t, storage)
+	require.Equal(t, "replaced KeyGuardRSAKey", storage.events[1])
+}
+
+// A TPM that cannot be asked is passed over with the reason.
+func TestTPMThatCannotBeAsked(t *testing.T) {
+	storage := &fakeStorage{noIsolation: true, hardwareError: failed("F", windows.RPC_S_SERVER_TOO_BUSY)}
+	k, passedOver := chosen(t, storage)
+	require.Equal(t, mtls.StrengthSoftware, k.Strength())
+	require.ErrorIs(t, passedOver[1].Err, errNoTPM)
+	require.ErrorContains(t, passedOver[1].Err, "RPC_S_SERVER_TOO_BUSY")
 }
 
 // Processes that find the same key dead replace it once: a second replacement would orphan the certificate of the first.
@@ -175,7 +260,7 @@ func TestDeadKeyIsReplacedOnce(t *testing.T) {
 
 // A process that hangs while it makes a key holds nobody up for longer than they want to wait.
 func TestKeyIsNotWaitedForBeyondTheDeadline(t *testing.T) {
-	err := withLock(scoped("AZMTLS_KEY_KeyGuardRSAKey"), lockWait, func() error {
+	err := inTurn("KEY_KeyGuardRSAKey", lockWait, func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		defer cancel()
 		done := make(chan error) // on another thread: this one has the lock

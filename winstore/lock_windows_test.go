@@ -135,3 +135,76 @@ func TestLockFallsBackToSession(t *testing.T) {
 	require.True(t, ran)
 	require.ErrorIs(t, withLock([]string{denied}, lockWait, func() error { return nil }), windows.ERROR_ACCESS_DENIED)
 }
+
+// foreign makes a mutex of another user that is free for all, and held for good. Windows lets only few do that; Wine everybody.
+func foreign(t *testing.T, name string) {
+	descriptor, err := windows.SecurityDescriptorFromString("O:S-1-5-21-1-2-3-1001D:(A;;GA;;;WD)")
+	require.NoError(t, err)
+	attributes := &windows.SecurityAttributes{SecurityDescriptor: descriptor}
+	attributes.Length = uint32(unsafe.Sizeof(*attributes))
+	mutex, err := windows.CreateMutex(attributes, false, windows.StringToUTF16Ptr(name))
+	if errors.Is(err, windows.ERROR_INVALID_OWNER) {
+		t.Skip("this user cannot make objects that are another's")
+	}
+	require.NotZero(t, mutex, err)
+	held, release := make(chan struct{}), make(chan struct{})
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		defer windows.CloseHandle(mutex)
+		_, _ = windows.WaitForSingleObject(mutex, windows.INFINITE)
+		close(held)
+		<-release
+	}()
+	<-held
+	t.Cleanup(func() { close(release) })
+}
+
+// Another user who makes a mutex of our name first, and holds it for ever, holds nobody up.
+func TestLockOfAnotherUser(t *testing.T) {
+	squatted, own := `Global\`+uuid.NewString(), `Local\`+uuid.NewString()
+	foreign(t, squatted)
+	ran := 0
+	count := func() error { ran++; return nil }
+	require.NoError(t, withLock([]string{squatted, own}, lockWait, count))
+	require.Equal(t, 1, ran, "the next name serves")
+	require.ErrorIs(t, withLock([]string{squatted}, lockWait, count), errForeign)
+	require.ErrorContains(t, withLock([]string{squatted}, lockWait, count), "S-1-5-21-1-2-3-1001")
+	require.Equal(t, 1, ran)
+
+	name := uuid.NewString()
+	names, err := ownNames(name)
+	require.NoError(t, err)
+	for _, n := range names {
+		foreign(t, n)
+	}
+	require.NoError(t, inTurn(name, lockWait, count))
+	require.Equal(t, 2, ran, "what guards nothing of ours is not waited for")
+}
+
+// Our own mutexes are one per user, who owns them: two users of a machine never wait for each other. MSAL's keep the name that all know.
+func TestLockNames(t *testing.T) {
+	user, err := currentUser()
+	require.NoError(t, err)
+	names, err := ownNames("MY")
+	require.NoError(t, err)
+	require.Equal(t, []string{`Global\AZMTLS_MY_` + user.String(), `Local\AZMTLS_MY_` + user.String()}, names)
+	require.Regexp(t, `^S-1-5-\d+(-\d+)+$`, user.String())
+	require.Regexp(t, `^Global\\MSAL_MI_P_[0-9a-f]{32}$`, mutexNames("alias")[0])
+
+	mutex, err := openMutex(names)
+	require.NoError(t, err)
+	defer windows.CloseHandle(mutex)
+	descriptor, err := windows.GetSecurityInfo(mutex, windows.SE_KERNEL_OBJECT, windows.OWNER_SECURITY_INFORMATION)
+	require.NoError(t, err)
+	owner, _, err := descriptor.Owner()
+	require.NoError(t, err)
+	require.True(t, owner.Equals(user), "%s", owner)
+}
+
+// An action that was busy itself is not taken for one that did not get its turn.
+func TestTurnRunsOnce(t *testing.T) {
+	ran := 0
+	require.ErrorIs(t, inTurn(uuid.NewString(), lockWait, func() error { ran++; return errBusy }), errBusy)
+	require.Equal(t, 1, ran)
+}

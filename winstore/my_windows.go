@@ -38,18 +38,17 @@ func openMy(flags uint32) (*my, error) {
 
 func (m *my) close() { _ = windows.CertCloseStore(m.store, 0) }
 
-// One process at a time reads or changes the store, whatever the alias. Who opens the store gets a copy of it: one that lacks
-// an entry, if another process deletes one meanwhile, and Wine writes it back as a whole, with what another process has
+// One process of a user at a time reads or changes the store, whatever the alias. Who opens the store gets a copy of it: one that
+// lacks an entry, if another process deletes one meanwhile, and Wine writes it back as a whole, with what another process has
 // deleted. Each turn takes some milliseconds.
-const turnWait = time.Second
-
-var turnNames = scoped("AZMTLS_MY")
+const (
+	turnName = "MY"
+	turnWait = time.Second
+)
 
 // readMy returns the entries of an alias. It does so out of turn rather than not at all.
 func readMy(alias string) (own entries, err error) {
-	ran := false
 	read := func() error {
-		ran = true
 		m, err := openMy(windows.CERT_STORE_READONLY_FLAG)
 		if err != nil {
 			return err
@@ -58,7 +57,7 @@ func readMy(alias string) (own entries, err error) {
 		own, err = m.of(alias)
 		return err
 	}
-	if err = withLock(turnNames, turnWait, read); !ran {
+	if err = inTurn(turnName, turnWait, read); errors.Is(err, errBusy) {
 		err = read()
 	}
 	return own, err
@@ -66,7 +65,7 @@ func readMy(alias string) (own entries, err error) {
 
 // changeMy opens the store, runs f on it and has the changes written, which Windows does at once and Wine when told to.
 func changeMy(f func(m *my) error) error {
-	return withLock(turnNames, turnWait, func() error {
+	return inTurn(turnName, turnWait, func() error {
 		m, err := openMy(0)
 		if err != nil {
 			return err

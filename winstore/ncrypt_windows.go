@@ -23,8 +23,8 @@ const keyBits = 2048 // what IMDS v2 demands
 // cngKey is an open key of CNG.
 type cngKey interface {
 	nativeKey
-	isolated() bool // by virtualization-based security: a KeyGuard key
-	remove() error  // deletes the key; the handle is closed then
+	isolated() (bool, error) // by virtualization-based security: a KeyGuard key
+	remove() error           // deletes the key; the handle is closed then
 }
 
 // ncrypt is CNG's key storage, in ncrypt.dll.
@@ -83,27 +83,31 @@ func withProvider(provider, key string, f func(storage windows.Handle, key *uint
 
 // inHardware reads the property that says that a provider keeps its keys in hardware. Windows knows the name of the TPM's provider
 // on machines without a TPM too.
-func (ncrypt) inHardware(provider string) bool {
+func (ncrypt) inHardware(provider string) (bool, error) {
 	storage, err := openProvider(provider)
 	if err != nil {
-		return false
+		return false, err
 	}
 	defer ncryptFreeObject(storage)
 	const implHardware = 1
-	return flagsProperty(storage, "Impl Type")&implHardware != 0
+	flags, err := flagsProperty(storage, "Impl Type")
+	return flags&implHardware != 0, err
 }
 
 // flagsProperty reads a property of bits, 0 if the object does not have it.
-func flagsProperty(object windows.Handle, name string) uint32 {
+func flagsProperty(object windows.Handle, name string) (uint32, error) {
 	data, err := sized(func(data *byte, size *uint32) error {
-		return ncryptGetProperty(object, windows.StringToUTF16Ptr(name), data, *size, size, ncryptSilent)
+		return failed(
+			"NCryptGetProperty",
+			ncryptGetProperty(object, windows.StringToUTF16Ptr(name), data, *size, size, ncryptSilent),
+		)
 	})
-	if err != nil {
-		return 0
+	if is(err, windows.NTE_NOT_FOUND, windows.NTE_NOT_SUPPORTED, windows.NTE_INVALID_PARAMETER) {
+		return 0, nil // as providers say that they do not know it
 	}
 	var word [4]byte
 	copy(word[:], data)
-	return binary.LittleEndian.Uint32(word[:])
+	return binary.LittleEndian.Uint32(word[:]), err
 }
 
 func openProvider(name string) (windows.Handle, error) {
@@ -154,7 +158,10 @@ func (k *ncryptKey) finalize(usage uint32, kept bool) error {
 }
 
 // isolated reads the property that proves that the key is one of KeyGuard.
-func (k *ncryptKey) isolated() bool { return flagsProperty(k.handle, "Virtual Iso") != 0 }
+func (k *ncryptKey) isolated() (bool, error) {
+	flags, err := flagsProperty(k.handle, "Virtual Iso")
+	return flags != 0, err
+}
 
 func (k *ncryptKey) publicKey() (*rsa.PublicKey, error) {
 	blob, err := sized(func(data *byte, size *uint32) error {

@@ -31,7 +31,7 @@ func capiBlob(k *rsa.PublicKey) []byte {
 
 // The two blobs of Windows are read alike, and no length in them is trusted.
 func TestPublicKeyBlobs(t *testing.T) {
-	k, err := rsa.GenerateKey(rand.Reader, 1024)
+	k, err := rsa.GenerateKey(rand.Reader, 2048)
 	require.NoError(t, err)
 	for name, test := range map[string]struct {
 		blob  []byte
@@ -55,7 +55,7 @@ func TestPublicKeyBlobs(t *testing.T) {
 }
 
 func FuzzPublicKeyBlobs(f *testing.F) {
-	k, err := rsa.GenerateKey(rand.Reader, 1024)
+	k, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		f.Fatal(err)
 	}

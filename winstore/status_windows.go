@@ -1,10 +1,12 @@
 package winstore
 
 import (
+	"crypto/rsa"
 	"errors"
 	"fmt"
 	"syscall"
 
+	"github.com/azmtls/azmtls/mtls"
 	"golang.org/x/sys/windows"
 )
 
@@ -52,30 +54,42 @@ func is[code windows.Handle | syscall.Errno](err error, codes ...code) bool {
 	return false
 }
 
-// transient reports errors that say nothing of whether the key is good: the provider, the TPM or this user's profile cannot
-// be reached now, or may not be.
-func transient(err error) bool {
-	var code syscall.Errno
-	const tpmBaseServices = 0x80284 // TBS_E_*
-	return errors.As(err, &code) && code>>12 == tpmBaseServices ||
+// nteVBSCannotDecryptKey is what a KeyGuard key of an earlier boot fails with. x/sys does not have it.
+//
+// https://learn.microsoft.com/windows/win32/api/ncrypt/nf-ncrypt-ncryptimportkey
+const nteVBSCannotDecryptKey windows.Handle = 0x8009003A
+
+// dead reports errors that say of a key that it is gone, or that it will never sign again. All others say nothing of it: the
+// provider, its service, the TPM or the user's profile may be back in a moment, and certificates depend on the key.
+func dead(err error) bool {
+	return errors.Is(err, rsa.ErrVerification) || // it does sign, and wrongly
+		is(err, windows.ERROR_FILE_NOT_FOUND) ||
 		is(
 			err,
-			windows.TPM_E_RETRY,
-			windows.TPM_E_DEFEND_LOCK_RUNNING,
-			windows.TPM_20_E_RETRY,
-			windows.TPM_20_E_LOCKOUT,
-			windows.TPM_E_PCP_DEVICE_NOT_READY,
-		) ||
-		is(err, windows.NTE_DEVICE_NOT_READY, windows.NTE_NO_MEMORY, windows.NTE_TEMPORARY_PROFILE, windows.NTE_PERM) ||
-		is(
-			err,
-			windows.ERROR_ACCESS_DENIED,
-			windows.ERROR_NOT_ENOUGH_MEMORY,
-			windows.ERROR_OUTOFMEMORY,
-			windows.RPC_S_SERVER_UNAVAILABLE,
-			windows.RPC_S_SERVER_TOO_BUSY,
-			windows.RPC_S_CALL_FAILED,
+			windows.NTE_BAD_KEYSET,
+			windows.NTE_NOT_FOUND,
+			windows.NTE_NO_KEY,
+			windows.NTE_KEYSET_NOT_DEF,
+			windows.NTE_PROV_TYPE_NOT_DEF,
+			windows.CRYPT_E_NOT_FOUND,
+			windows.CRYPT_E_NO_KEY_PROPERTY,
+			windows.NTE_BAD_KEY,
+			windows.NTE_BAD_DATA,
+			windows.NTE_BAD_PUBLIC_KEY,
+			windows.NTE_KEYSET_ENTRY_BAD,
+			windows.NTE_DECRYPTION_FAILURE,
+			nteVBSCannotDecryptKey,
+			windows.TPM_20_E_INTEGRITY, // the TPM was cleared
 		)
+}
+
+// notNow marks a failure of Windows that is not about the key as [mtls.ErrKeyNotNow].
+func notNow(err error) error {
+	var status *statusError
+	if dead(err) || !errors.As(err, &status) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", mtls.ErrKeyNotNow, err)
 }
 
 // statusNames are the codes that certificates and keys fail with. The text that Windows has for them is in the
@@ -89,6 +103,8 @@ var statusNames = map[uint32]string{
 	uint32(windows.ERROR_PROC_NOT_FOUND):           "ERROR_PROC_NOT_FOUND",
 	uint32(windows.ERROR_BAD_EXE_FORMAT):           "ERROR_BAD_EXE_FORMAT",
 	uint32(windows.RPC_S_SERVER_UNAVAILABLE):       "RPC_S_SERVER_UNAVAILABLE",
+	uint32(windows.RPC_S_SERVER_TOO_BUSY):          "RPC_S_SERVER_TOO_BUSY",
+	uint32(windows.RPC_S_CALL_FAILED):              "RPC_S_CALL_FAILED",
 	uint32(windows.NTE_BAD_UID):                    "NTE_BAD_UID",
 	uint32(windows.NTE_BAD_HASH):                   "NTE_BAD_HASH",
 	uint32(windows.NTE_BAD_KEY):                    "NTE_BAD_KEY",
@@ -125,6 +141,8 @@ var statusNames = map[uint32]string{
 	uint32(windows.NTE_DEVICE_NOT_READY):           "NTE_DEVICE_NOT_READY",
 	uint32(windows.NTE_VALIDATION_FAILED):          "NTE_VALIDATION_FAILED",
 	uint32(windows.NTE_DEVICE_NOT_FOUND):           "NTE_DEVICE_NOT_FOUND",
+	uint32(nteVBSCannotDecryptKey):                 "NTE_VBS_CANNOT_DECRYPT_KEY",
+	uint32(windows.TPM_20_E_INTEGRITY):             "TPM_20_E_INTEGRITY",
 	uint32(windows.TPM_20_E_LOCKOUT):               "TPM_20_E_LOCKOUT",
 	uint32(windows.TPM_E_PCP_DEVICE_NOT_READY):     "TPM_E_PCP_DEVICE_NOT_READY",
 	uint32(windows.TPM_E_PCP_UNSUPPORTED_PSS_SALT): "TPM_E_PCP_UNSUPPORTED_PSS_SALT",

@@ -14,6 +14,7 @@ import (
 
 	"github.com/azmtls/azmtls/internal/eventlog"
 	"github.com/azmtls/azmtls/mtls"
+	"golang.org/x/sys/windows"
 )
 
 // Load returns the newest binding of the alias, by NotBefore, or [mtls.ErrNotFound]: more than 24 hours must be left of it, its
@@ -26,7 +27,7 @@ func (Store) Load(ctx context.Context, alias string) (*mtls.Binding, error) {
 	return load(ctx, alias, time.Now())
 }
 
-// Save stores a binding under the alias, unless one that is good for as long is there, and deletes the alias's expired ones.
+// Save stores a binding under the alias, unless Load would give another one that is there, and deletes the alias's expired ones.
 func (Store) Save(ctx context.Context, alias string, b *mtls.Binding) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -83,10 +84,12 @@ func candidates(own entries, now time.Time) []candidate {
 			usable = append(usable, candidate{e, leaf})
 		}
 	}
-	slices.SortStableFunc(usable, func(a, b candidate) int {
-		return cmp.Or(b.leaf.NotBefore.Compare(a.leaf.NotBefore), b.leaf.NotAfter.Compare(a.leaf.NotAfter))
-	})
+	slices.SortStableFunc(usable, func(a, b candidate) int { return newestFirst(a.leaf, b.leaf) })
 	return usable
+}
+
+func newestFirst(a, b *x509.Certificate) int {
+	return cmp.Or(b.NotBefore.Compare(a.NotBefore), b.NotAfter.Compare(a.NotAfter))
 }
 
 // errOrphan marks a certificate that can never work again: its key is gone, dead or not its own.
@@ -95,10 +98,8 @@ var errOrphan = errors.New("it is orphaned")
 func (c candidate) binding() (*mtls.Binding, error) {
 	k, err := acquireKey(c.context)
 	switch {
-	case err != nil && transient(err):
-		return nil, fmt.Errorf("its key cannot be reached now: %w", err)
 	case err != nil:
-		return nil, fmt.Errorf("%w: %w", errOrphan, err)
+		return nil, noKey(err)
 	case !k.public.Equal(c.leaf.PublicKey):
 		_ = k.Close()
 		return nil, fmt.Errorf("%w: its container has another key", errOrphan)
@@ -109,6 +110,14 @@ func (c candidate) binding() (*mtls.Binding, error) {
 		return nil, err
 	}
 	return b, nil
+}
+
+// noKey says what it means for a certificate that its key failed with this.
+func noKey(err error) error {
+	if dead(err) || is(err, windows.NTE_BAD_ALGID) { // the latter: a provider that knows no SHA-256
+		return fmt.Errorf("%w: %w", errOrphan, err)
+	}
+	return fmt.Errorf("its key cannot be used now: %w", err)
 }
 
 // removeOrphans deletes exactly these certificates. That it fails does no harm but to the next who comes upon them.
@@ -143,7 +152,10 @@ func save(alias string, b *mtls.Binding, now time.Time) error {
 	}
 	leaf := b.Certificate.Leaf
 	return change(alias, func(m *my, own entries) error {
-		if !own.outlast(leaf, now) {
+		if !own.supersede(leaf, now) {
+			if err := m.removeAll(own, func(e entry) bool { return bytes.Equal(e.der(), leaf.Raw) }); err != nil {
+				return err
+			}
 			if err := m.add(leaf.Raw, name, k.container); err != nil {
 				return err
 			}
@@ -155,12 +167,19 @@ func save(alias string, b *mtls.Binding, now time.Time) error {
 	})
 }
 
-// outlast reports that one of the entries, which can itself still get tokens, is good for at least as long as the certificate.
-func (all entries) outlast(leaf *x509.Certificate, now time.Time) bool {
-	return slices.ContainsFunc(all, func(e entry) bool {
-		stored, err := e.parse()
-		return err == nil && unbound(stored).UsableUntil().After(now) && !stored.NotAfter.Before(leaf.NotAfter)
-	})
+// supersede reports that Load would give one of the entries, and not the certificate.
+func (all entries) supersede(leaf *x509.Certificate, now time.Time) bool {
+	for _, c := range candidates(all, now) {
+		if newestFirst(leaf, c.leaf) < 0 {
+			return false
+		}
+		b, err := c.binding()
+		if err == nil {
+			_ = b.Certificate.PrivateKey.(*key).Close()
+			return true
+		}
+	}
+	return false
 }
 
 // unbound returns a binding of which only the certificate is known.

@@ -55,6 +55,42 @@ func TestSaveSkipsOlderAndEqual(t *testing.T) {
 	require.Equal(t, []string{newest.Thumbprint()}, f.stored(f.alias))
 }
 
+// One that looks better and cannot work is no reason not to store a fresh certificate: it would be the only one that works.
+func TestSaveBesideBadOnes(t *testing.T) {
+	otherKey := persistedKey(t)
+	for name, plant := range map[string]func(*fixture){
+		"no key":    func(f *fixture) { f.plantIn(f.alias, f.bindingFor(9*day), container{}) },
+		"key gone":  func(f *fixture) { f.plantIn(f.alias, f.bindingFor(9*day), Nowhere) },
+		"other key": func(f *fixture) { f.plantIn(f.alias, f.bindingFor(9*day), otherKey.container) },
+		"no client": func(f *fixture) { f.plantCertificate(f.certificate(f.key.Public(), "not-a-guid", 9*day), testEndpoint) },
+		"bad place": func(f *fixture) { f.plantCertificate(f.bindingFor(9*day).Certificate.Leaf, "http://host/tenant") },
+		"lives longer, but is older": func(f *fixture) {
+			leaf, err := f.authority.issueFrom(f.key.Public(), clientID, f.now.Add(-40*day), f.now.Add(9*day))
+			require.NoError(f, err)
+			f.plantCertificate(leaf, testEndpoint)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			plant(f)
+			fresh := f.bindingFor(7 * day)
+			f.save(fresh)
+			require.Contains(t, f.stored(f.alias), fresh.Thumbprint())
+			require.Equal(t, fresh.Thumbprint(), f.loaded())
+		})
+	}
+}
+
+// The same certificate may lie there without its key, or with the wrong one.
+func TestSaveMendsTheLinkToTheKey(t *testing.T) {
+	f := newFixture(t)
+	b := f.bindingFor(9 * day)
+	f.plantIn(f.alias, b, Nowhere)
+	f.save(b)
+	require.Equal(t, []string{b.Thumbprint()}, f.stored(f.alias))
+	require.Equal(t, b.Thumbprint(), f.loaded())
+}
+
 // The client id is taken from the CN: one that is none is no binding, and the next best is.
 func TestLoadSkipsCommonNameThatIsNoGUID(t *testing.T) {
 	f := newFixture(t)
@@ -67,11 +103,40 @@ func TestLoadSkipsCommonNameThatIsNoGUID(t *testing.T) {
 	require.Len(t, f.stored(f.alias), 2, "it is not ours to delete: its key works")
 }
 
-// The endpoint of a stored certificate is where it is presented: it is checked like that of a new one.
-func TestLoadSkipsEndpointThatIsNotHTTPS(t *testing.T) {
-	f := newFixture(t)
-	f.plant("MSAL|alias="+f.alias+"|ep=http://evil.example/tenant", f.certificate(f.key.Public(), clientID, 9*day), f.key.container)
-	require.Empty(t, f.loaded())
+// The endpoint of a stored certificate is where it is presented: it is checked like one that IMDS names. Both forms that IMDS gives
+// are taken; MSAL.NET stores them as they come.
+func TestLoadChecksTheEndpoint(t *testing.T) {
+	for stored, want := range map[string]string{
+		"https://host/tenant":  "https://host/tenant",
+		"https://host/tenant/": "https://host/tenant",
+		"HTTPS://host:8443/t":  "https://host:8443/t",
+		"host/tenant":          "https://host/tenant",
+		"host:8443/tenant":     "https://host:8443/tenant",
+		"http://host/tenant":   "",
+		"ftp://host/tenant":    "",
+		"https:///tenant":      "",
+		"https://host:/tenant": "",
+		"host:/tenant":         "",
+		"https://u@host/t":     "",
+		"https://u:p@host/t":   "",
+		"https://host/t?q=1":   "",
+		"https://host/t?":      "",
+		"https://host/t#f":     "",
+		"https://ho st/t":      "",
+	} {
+		t.Run(stored, func(t *testing.T) {
+			f := newFixture(t)
+			f.plantCertificate(f.bindingFor(9*day).Certificate.Leaf, stored)
+			b, err := load(t.Context(), f.alias, f.now)
+			if want == "" {
+				require.ErrorIs(t, err, mtls.ErrNotFound)
+				return
+			}
+			require.NoError(t, err)
+			defer b.Certificate.PrivateKey.(*key).Close()
+			require.Equal(t, want, b.Endpoint)
+		})
+	}
 }
 
 func TestLoadWants24Hours(t *testing.T) {
@@ -112,7 +177,7 @@ func TestLoadOutOfTurn(t *testing.T) {
 	held, release := make(chan struct{}), make(chan struct{})
 	done := make(chan error)
 	go func() {
-		done <- withLock(turnNames, turnWait, func() error {
+		done <- inTurn(turnName, turnWait, func() error {
 			close(held)
 			<-release
 			return nil
@@ -219,6 +284,16 @@ func TestLoadRemovesOrphans(t *testing.T) {
 			require.Equal(t, []string{good.Thumbprint()}, f.stored(f.alias))
 			require.Equal(t, 1, count(t, foreign.Thumbprint()))
 		})
+	}
+}
+
+// A certificate whose key cannot be used at this moment is not deleted for it.
+func TestTroubleOrphansNothing(t *testing.T) {
+	for _, code := range troubles {
+		require.NotErrorIs(t, noKey(failed("F", code)), errOrphan, "%s", failed("F", code))
+	}
+	for _, code := range deaths {
+		require.ErrorIs(t, noKey(failed("F", code)), errOrphan, "%s", failed("F", code))
 	}
 }
 

@@ -113,7 +113,7 @@ func (s *stresser) bare() error {
 	if err != nil {
 		return err
 	}
-	return withLock(turnNames, turnWait, func() error {
+	return inTurn(turnName, turnWait, func() error {
 		var provider windows.Handle
 		c := s.key.container
 		if err := windows.CryptAcquireContext(&provider, windows.StringToUTF16Ptr(c.name), windows.StringToUTF16Ptr(c.provider), c.providerType, 0); err != nil {

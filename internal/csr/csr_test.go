@@ -132,7 +132,7 @@ func (s failingSigner) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error
 func TestRefusals(t *testing.T) {
 	key, err := goldenKey()
 	require.NoError(t, err)
-	short, err := rsa.GenerateKey(rand.Reader, 1024)
+	long, err := rsa.GenerateKey(rand.Reader, 3072)
 	require.NoError(t, err)
 	curve, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
@@ -143,7 +143,7 @@ func TestRefusals(t *testing.T) {
 		params  csr.Params
 		culprit string
 	}{
-		"short key":           {short, params, "2048 bits, not 1024"},
+		"long key":            {long, params, "2048 bits, not 3072"},
 		"no RSA key":          {curve, params, "RSA"},
 		"failing key":         {failingSigner{key, broken}, params, broken.Error()},
 		"no client id":        {key, edit(func(p *csr.Params) { p.ClientID = "" }), "client id"},

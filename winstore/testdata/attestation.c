@@ -38,6 +38,7 @@ __declspec(dllexport) long AttestKeyGuardImportKey(const char *endpoint, const c
     HANDLE thread;
     InterlockedIncrement(&calls);
     if (info == NULL || auth_token == NULL || client_payload == NULL || token == NULL) return 1;
+    if (strcmp(auth_token, "") != 0 || strcmp(client_payload, "{}") != 0) return 4;
     if (strcmp(endpoint, "https://attest.example") != 0 || strlen(client_id) != 36) return 2;
     if (NCryptExportKey(key, 0, BCRYPT_RSAPUBLIC_BLOB, NULL, blob, sizeof blob, &size, 0) != 0 || size == 0) return 3;
     thread = CreateThread(NULL, 0, logFromThread, NULL, 0, NULL);
