@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// Fast is a Clock for those who ask very often how long ago an Instant was. Reading a clock takes longer than all else that they do,
-// so a reading is good until a timer takes it back, a tenth of a second later; who asks then reads anew. When nobody asks, no timer
-// is set.
+// Fast is a Clock for those who ask very often how long ago an Instant was. Reading a clock takes longer than all else that they
+// do, so a reading is good until a timer takes it back, a tenth of a second later; who asks then reads anew. When nobody asks, no
+// timer is set.
 type Fast struct {
 	*Clock
 	latest atomic.Pointer[Instant]
