@@ -51,6 +51,6 @@ examples:
 	cd examples/storage && go run .
 	cd examples/keyvault && go run .
 
-# Writes BENCHMARKS.md. It takes about 7 minutes, and wants the machine for itself.
+# Writes BENCHMARKS.md. It takes about 5 minutes, and wants the machine for itself.
 bench:
 	go run ./scripts/benchtable
