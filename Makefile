@@ -51,5 +51,6 @@ examples:
 	cd examples/storage && go run .
 	cd examples/keyvault && go run .
 
+# Writes BENCHMARKS.md. It takes about 5 minutes, and wants the machine for itself.
 bench:
-	go test -run '^$$' -bench . -benchmem .
+	go run ./scripts/benchtable

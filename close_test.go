@@ -14,8 +14,6 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/azmtls/azmtls"
 	"github.com/azmtls/azmtls/imdstest"
-	"github.com/azmtls/azmtls/mtls"
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -99,23 +97,4 @@ func TestClosedCredentialRefreshesNothing(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 1, f.server.Counts().Issued)
 	require.Equal(t, 7, f.server.Counts().Token)
-}
-
-// Ten credentials of one identity share one mint, 10,000 callers one of each request, 50 scopes one mint.
-func TestEffortIsShared(t *testing.T) {
-	f := newFixture(t, imdstest.Options{}, nil)
-	cache := &mtls.Cache{Clock: f.clock.Clock()}
-	var wg sync.WaitGroup
-	for range 10 {
-		cred := f.another(func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.Cache = cache })
-		for range 100 {
-			wg.Go(func() {
-				_, err := cred.GetToken(t.Context(), policy.TokenRequestOptions{Scopes: []string{vault}})
-				assert.NoError(t, err)
-			})
-		}
-	}
-	wg.Wait()
-	counts := f.server.Counts()
-	require.Equal(t, []int{1, 1, 10}, []int{counts.Metadata, counts.Issue, counts.Token})
 }

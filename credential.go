@@ -32,6 +32,7 @@ type ImdsV2MtlsCredential struct {
 	tokens    *tokencache.Cache
 	grants    grants
 	requests  *tokenClient
+	keys      *keySource
 	clients   *binder
 	tracing   tracer
 	closed    atomic.Bool // no work in the background any more
@@ -72,9 +73,8 @@ func newCredential(o ImdsV2MtlsCredentialOptions) (*ImdsV2MtlsCredential, error)
 		grants:    grants{clock: o.Cache.Clock},
 		tracing:   tracer{o.TracingProvider.NewTracer(credName, version)},
 	}
-	issuer := &issuer{
-		imds: service, keys: newKeySource(o.KeyProvider, o.MinBindingStrength), attestation: o.Attestation, closed: &c.closed,
-	}
+	c.keys = newKeySource(o.KeyProvider, o.MinBindingStrength, &c.closed)
+	issuer := &issuer{imds: service, keys: c.keys, attestation: o.Attestation}
 	bindings := &bindings{
 		cache: o.Cache,
 		source: mtls.Source{
@@ -171,6 +171,7 @@ func (c *ImdsV2MtlsCredential) authenticate(
 	id := uuid.NewString()
 	ctx, end := runtime.StartSpan(correlation.With(ctx, id), credName+".GetToken", c.tracing.Tracer, nil)
 	defer func() { end(err) }()
+	defer c.keys.prepare()
 	merged, err := entra.MergeClaims(claims, key.CAE)
 	if err != nil {
 		return nil, newAuthenticationError(err, nil)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync/atomic"
 
 	"github.com/azmtls/azmtls/internal/csr"
 	"github.com/azmtls/azmtls/internal/failure"
@@ -22,7 +21,6 @@ type issuer struct {
 	imds        *imds.Client
 	keys        *keySource
 	attestation mtls.AttestationProvider // nil: not attested
-	closed      *atomic.Bool             // no work in the background any more
 }
 
 // mint gets a new binding: a key, the metadata that its certificate request names, the attestation of the key if there is a
@@ -62,9 +60,7 @@ func (i *issuer) mint(ctx context.Context, request mtls.MintRequest) (*mtls.Bind
 		return nil, failure.Definite(fmt.Errorf("IMDS issued a certificate that cannot be used: %w", err))
 	}
 	b.Issued = issued.Date
-	if !i.closed.Load() {
-		i.keys.prepare()
-	}
+	i.keys.minted.Store(true)
 	return b, nil
 }
 

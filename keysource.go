@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/azmtls/azmtls/internal/flight"
 	"github.com/azmtls/azmtls/internal/limits"
@@ -11,15 +12,18 @@ import (
 )
 
 // keySource is where an issuer gets its keys from. Making an RSA key takes longer than everything else, so that of
-// mtls.SoftwareKeys, which nobody else will miss, are made ahead: beside the request for metadata, and one to spare after a mint.
+// mtls.SoftwareKeys, which nobody else will miss, are made ahead: beside the request for metadata, and one to spare after a mint,
+// when the token that it was for has come: making a key keeps a processor busy.
 type keySource struct {
 	provider    mtls.KeyProvider
 	minStrength mtls.BindingStrength
+	closed      *atomic.Bool // no work in the background any more
+	minted      atomic.Bool  // with a key of this source, since the latest one to spare was made
 	spare       chan mtls.Key
 }
 
-func newKeySource(provider mtls.KeyProvider, minStrength mtls.BindingStrength) *keySource {
-	return &keySource{provider: provider, minStrength: minStrength, spare: make(chan mtls.Key, 1)}
+func newKeySource(provider mtls.KeyProvider, minStrength mtls.BindingStrength, closed *atomic.Bool) *keySource {
+	return &keySource{provider: provider, minStrength: minStrength, closed: closed, spare: make(chan mtls.Key, 1)}
 }
 
 // ahead reports whether keys may be made before they are known to be needed.
@@ -52,9 +56,9 @@ func (s *keySource) key(ctx context.Context) (mtls.Key, error) {
 	return key, nil
 }
 
-// prepare makes a key to spare, in the background. It ends by itself.
+// prepare makes a key to spare after a mint, in the background. It ends by itself.
 func (s *keySource) prepare() {
-	if !s.ahead() || len(s.spare) > 0 {
+	if !s.ahead() || s.closed.Load() || !s.minted.Swap(false) || len(s.spare) > 0 {
 		return
 	}
 	go func() {

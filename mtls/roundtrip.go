@@ -19,6 +19,7 @@ type roundTrip struct {
 	*Transport
 	upload upload
 	host   *host
+	first  attempt // mostly the only one
 
 	fresh, reused int // attempts that a fresh or a reused connection lost
 	lanes         int // how often the lane was changed
@@ -82,7 +83,11 @@ func (r *roundTrip) try(transport *http.Transport, req *http.Request) (resp *htt
 	if r.binding.Evicted() {
 		return nil, &facts{evicted: true, err: errEvicted}, false
 	}
-	a := &attempt{late: r.late.has(transport), upload: &r.upload}
+	a := &r.first
+	if a.upload != nil {
+		a = &attempt{}
+	}
+	a.late, a.upload = r.late.has(transport), &r.upload
 	a.endIfNotAsked = !a.late && r.mayAskLate(r.host)
 	resp, err := transport.RoundTrip(a.start(req))
 	f = a.finish(err)

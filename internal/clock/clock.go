@@ -80,16 +80,13 @@ func (c *Clock) WithLimit(ctx context.Context, limit time.Duration) (limited con
 }
 
 // Instant is a point in time on both clocks.
-type Instant struct {
-	wall time.Time
-	boot time.Duration
-}
+type Instant struct{ wall, boot time.Duration }
 
 // Now returns the present Instant.
-func (c *Clock) Now() Instant { return Instant{c.Wall(), c.Boot()} }
+func (c *Clock) Now() Instant { return Instant{time.Duration(c.Wall().UnixNano()), c.Boot()} }
 
 // Since returns how long ago an Instant was: the longer of what both clocks say. A wall clock can be set, and not every system
 // counts its sleep; neither may make something seem younger than it is.
-func (c *Clock) Since(i Instant) time.Duration {
-	return max(c.Wall().Sub(i.wall), c.Boot()-i.boot)
-}
+func (c *Clock) Since(i Instant) time.Duration { return c.Now().since(i) }
+
+func (now Instant) since(i Instant) time.Duration { return max(now.wall-i.wall, now.boot-i.boot) }

@@ -46,6 +46,7 @@ func (c *Cache) NewEntry(key Key, token string, life, refresh time.Duration, b *
 	e.next.Store(int64(float64(refresh) * (1 + jitter*(2*rand.Float64()-1))))
 	if key.Bound {
 		e.Authorization = SchemePoP + " " + token
+		e.Token.Token = e.Authorization[len(SchemePoP)+1:] // kept once
 	}
 	return e
 }
