@@ -51,6 +51,7 @@ func TestClockThatIsCorrected(t *testing.T) {
 				}
 				token, err := f.token(vault)
 				require.NoError(t, err)
+				landed(t, machine)
 				if token.Token != current {
 					current, since = token.Token, f.clock.Wall()
 				}

@@ -45,7 +45,7 @@ func plain(t *testing.T) *Binding {
 // not paid for by an eviction, it costs a unit.
 func TestReissuedCertificateIsBarredNoMore(t *testing.T) {
 	fake := clock.NewFake(time.Now())
-	e := newEntry(fake.Clock(), &pause{})
+	e := newEntry(fake.Clock(), &imds{})
 	first := plain(t)
 	e.minted(Source{}, first)
 	require.True(t, e.token.available(fake.Boot()), "a mint costs nothing")
@@ -111,7 +111,7 @@ func TestUnaskedHostAcceptsNothing(t *testing.T) {
 
 // When a mint yields a binding for another identity, the one before is nobody's: what was obtained with its bindings is of no use.
 func TestMintForAnotherIdentityDisownsTheOneBefore(t *testing.T) {
-	e := newEntry(clock.NewFake(time.Now()).Clock(), &pause{})
+	e := newEntry(clock.NewFake(time.Now()).Clock(), &imds{})
 	first, same, other := plain(t), plain(t), plain(t)
 	other.ClientID = "22222222-3333-4444-5555-666666666666"
 	e.minted(Source{}, first)

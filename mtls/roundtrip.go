@@ -1,7 +1,6 @@
 package mtls
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -113,7 +112,7 @@ func (r *roundTrip) judge(f *facts) verdict {
 
 // probe asks the key for one signature and returns why it is dead, nil if it is not.
 func (r *roundTrip) probe() error {
-	ctx, cancel := context.WithTimeout(r.upload.req.Context(), limits.Key)
+	ctx, cancel := r.clock().WithTimeout(r.upload.req.Context(), limits.Key)
 	defer cancel()
 	if err := r.binding.sign(ctx); err != nil && ctx.Err() == nil && !isNotNow(err) {
 		return err
