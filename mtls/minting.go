@@ -113,6 +113,9 @@ func (e *entry) minted(src Source, b *Binding) {
 	e.tombstones.lift(b)
 	e.paid, e.unpaid, e.next, e.kept = false, nil, MintRequest{}, keeping{}
 	e.renewal = renewal{}
+	if b.renewalIn() <= 0 { // it was dated back further than it lasts: each one that follows it would be renewed at once
+		e.renewal.next = e.clock.Boot() + b.admitted.left()/2
+	}
 	e.serveNow(b)
 }
 
