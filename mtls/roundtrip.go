@@ -84,6 +84,9 @@ func (r *roundTrip) try(transport *http.Transport, req *http.Request) (resp *htt
 	a := &attempt{late: r.late.has(transport), upload: &r.upload}
 	a.endIfNotAsked = !a.late && r.mayAskLate(r.host)
 	resp, err := transport.RoundTrip(a.start(req))
+	if r.binding.Evicted() {
+		r.CloseIdleConnections() // nobody else will close what net/http may have opened since the eviction
+	}
 	f = a.finish(err)
 	f.token = r.host.token
 	if err == nil {
