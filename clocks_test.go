@@ -78,7 +78,7 @@ func TestRenewal(t *testing.T) {
 	for name, fault := range map[string]imdstest.Action{
 		"503": imdstest.Respond{Status: 503}, "404": imdstest.Respond{Status: 404},
 		"429": imdstest.Respond{Status: 429, RetryAfter: 2 * time.Minute}, "refused": imdstest.Respond{Status: 400},
-		"reset": imdstest.Reset{},
+		"reset": imdstest.Reset{}, "no answer": imdstest.Hang{},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, imdstest.Options{CertificateLifetime: 23 * time.Hour}, nil)

@@ -2,7 +2,7 @@ package azmtls_test
 
 import (
 	"context"
-	"errors"
+	"crypto/tls"
 	"net"
 	"net/http"
 	"net/url"
@@ -272,6 +272,40 @@ func TestTryTimeoutDoesNotCutIMDS(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// They do speak of Entra: a try that takes too long is cut off, and there is another.
+func TestTryTimeoutCutsEntra(t *testing.T) {
+	f := newFixture(t, imdstest.Options{}, func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.Retry.TryTimeout = 100 * time.Millisecond })
+	f.clock.Manual() // no limit of ours ends it
+	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Do: imdstest.Hang{}, Times: 1})
+	_, err := f.token(vault)
+	require.NoError(t, err)
+	require.Equal(t, 1, f.server.Counts().Faults)
+	require.Equal(t, 2, f.server.Counts().Token)
+}
+
+// Entra hangs for as long as a token still serves: its refresh is one at a time, and nothing piles up.
+func TestEntraHangsWhileATokenServes(t *testing.T) {
+	f := newFixture(t, imdstest.Options{}, nil)
+	_, err := f.token(vault)
+	require.NoError(t, err)
+	f.clock.Manual()
+	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Do: imdstest.Hang{}})
+	f.clock.Advance(34 * time.Minute)
+	most := 0
+	for range 23 * 60 / 5 {
+		for range 10 {
+			_, err := f.token(vault)
+			require.NoError(t, err)
+		}
+		idle()
+		most = max(most, f.clock.Waiting())
+		f.clock.Advance(5 * time.Second)
+	}
+	require.Equal(t, 3, most, "the limits of one refresh: of its flight, the grace of that, and its try")
+	require.GreaterOrEqual(t, f.server.Counts().Faults, 8, "it is tried again and again")
+	require.LessOrEqual(t, f.server.Counts().Faults, 40)
+}
+
 // A Retry-After too long to be waited for is remembered: calls get the cause at once, for no request and no key, until it is over.
 func TestLongRetryAfterIsRemembered(t *testing.T) {
 	f := newFixture(t, imdstest.Options{}, nil)
@@ -311,6 +345,21 @@ func TestPanicsAreErrors(t *testing.T) {
 		"key": func(o *azmtls.ImdsV2MtlsCredentialOptions) {
 			o.KeyProvider = &keys{broken: func() error { panic("bug") }}
 		},
+		"key, in the handshake": func(o *azmtls.ImdsV2MtlsCredentialOptions) {
+			var signed atomic.Int32
+			o.KeyProvider = &keys{broken: func() error {
+				if signed.Add(1) > 1 { // the first one is of the certificate request
+					panic("bug")
+				}
+				return nil
+			}}
+		},
+		"verification of the server": func(o *azmtls.ImdsV2MtlsCredentialOptions) {
+			o.MTLSTransport.TLSClientConfig.VerifyConnection = func(tls.ConnectionState) error { panic("bug") }
+		},
+		"transport to IMDS": func(o *azmtls.ImdsV2MtlsCredentialOptions) {
+			o.Transport = transporterFunc(func(*http.Request) (*http.Response, error) { panic("bug") })
+		},
 		"attestation": func(o *azmtls.ImdsV2MtlsCredentialOptions) {
 			o.Attestation = attestFunc(func() (string, error) { panic("bug") })
 		},
@@ -330,26 +379,36 @@ func TestPanicsAreErrors(t *testing.T) {
 	}
 }
 
-type attestFunc func() (string, error)
+type transporterFunc func(*http.Request) (*http.Response, error)
 
-func (a attestFunc) Attest(context.Context, mtls.AttestationRequest) (string, error) { return a() }
+func (f transporterFunc) Do(req *http.Request) (*http.Response, error) { return f(req) }
 
-// A listener of azcore's log may ask the credential for a token: what a flight logs is written when it has landed.
+// A listener of azcore's log may ask the credential for a token, whatever it is told: what a flight logs is written when it has landed.
 func TestListenerMayAskForAToken(t *testing.T) {
-	f := newFixture(t, imdstest.Options{}, nil)
-	var inside atomic.Bool
-	failed := errors.New("not asked")
-	log.SetEvents(azmtls.EventAuthentication, azmtls.EventBinding, azmtls.EventRecovery)
-	log.SetListener(func(_ log.Event, message string) {
-		if strings.Contains(message, "minted") && inside.CompareAndSwap(false, true) {
-			_, failed = f.token(vault)
-		}
-	})
-	defer log.SetListener(nil)
-	defer log.SetEvents()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	_, err := f.cred.GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{vault}})
-	require.NoError(t, err)
-	require.NoError(t, failed)
+	for _, line := range []string{"minted", "got a", "was refused at", "evicted", "trying once more", "refreshing the token"} {
+		t.Run(line, func(t *testing.T) {
+			f := newFixture(t, imdstest.Options{}, nil)
+			f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Do: invalidClient, Times: 1})
+			var inside atomic.Bool
+			failed := make(chan error, 1)
+			log.SetEvents(azmtls.EventAuthentication, azmtls.EventBinding, azmtls.EventRecovery)
+			log.SetListener(func(_ log.Event, message string) {
+				if strings.Contains(message, line) && inside.CompareAndSwap(false, true) {
+					_, err := f.token(vault)
+					failed <- err
+				}
+			})
+			defer log.SetEvents()
+			defer log.SetListener(nil)
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			_, err := f.cred.GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{vault}})
+			require.NoError(t, err)
+			f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Do: imdstest.Respond{Status: 403}})
+			f.clock.Advance(40 * time.Minute)
+			_, err = f.token(vault)
+			require.NoError(t, err)
+			require.NoError(t, <-failed)
+		})
+	}
 }
