@@ -81,10 +81,10 @@ func TestChainMovesOn(t *testing.T) {
 				tokens <- token.Token
 			}()
 			if test.takes > 0 {
-				// The limit of the first answer, and that of the try.
-				require.Eventually(t, func() bool { return now.Waiting() == 2 }, 10*time.Second, time.Millisecond)
+				next := func() time.Duration { d, _ := now.Next(); return d }
+				require.Eventually(t, func() bool { return next() == test.takes }, 10*time.Second, time.Millisecond)
 				now.Advance(test.takes - time.Millisecond)
-				require.Equal(t, 2, now.Waiting(), "it goes on waiting")
+				require.Equal(t, time.Millisecond, next(), "it goes on waiting")
 				now.Advance(time.Millisecond)
 			}
 			require.Equal(t, "fallback", <-tokens)

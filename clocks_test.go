@@ -51,6 +51,7 @@ func TestClockThatIsCorrected(t *testing.T) {
 				}
 				token, err := f.token(vault)
 				require.NoError(t, err)
+				landed(t, machine)
 				if token.Token != current {
 					current, since = token.Token, f.clock.Wall()
 				}
@@ -77,7 +78,7 @@ func TestRenewal(t *testing.T) {
 	for name, fault := range map[string]imdstest.Action{
 		"503": imdstest.Respond{Status: 503}, "404": imdstest.Respond{Status: 404},
 		"429": imdstest.Respond{Status: 429, RetryAfter: 2 * time.Minute}, "refused": imdstest.Respond{Status: 400},
-		"reset": imdstest.Reset{},
+		"reset": imdstest.Reset{}, "no answer": imdstest.Hang{},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, imdstest.Options{CertificateLifetime: 23 * time.Hour}, nil)

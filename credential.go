@@ -11,6 +11,7 @@ import (
 	"github.com/azmtls/azmtls/internal/correlation"
 	"github.com/azmtls/azmtls/internal/entra"
 	"github.com/azmtls/azmtls/internal/eventlog"
+	"github.com/azmtls/azmtls/internal/flight"
 	"github.com/azmtls/azmtls/internal/imds"
 	"github.com/azmtls/azmtls/internal/tokencache"
 	"github.com/azmtls/azmtls/mtls"
@@ -62,7 +63,9 @@ func newCredential(o ImdsV2MtlsCredentialOptions) (*ImdsV2MtlsCredential, error)
 	if err != nil {
 		return nil, err
 	}
-	service, err := imds.New(imds.Options{ClientOptions: o.ClientOptions, ID: id, Clock: o.Cache.Clock})
+	service, err := imds.New(imds.Options{
+		ClientOptions: o.ClientOptions, ID: id, Clock: o.Cache.Clock, Answered: o.Cache.Answered,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -187,7 +190,7 @@ func (c *ImdsV2MtlsCredential) authenticate(
 		}
 	}
 	if err != nil {
-		err = explain(err, x, c.demanding)
+		err = explain(flight.Explain(ctx, err), x, c.demanding)
 		eventlog.Writef(ctx, EventAuthentication, "no token for %s: %v", key.Resource, err)
 		return nil, err
 	}

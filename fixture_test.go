@@ -172,12 +172,18 @@ func (f *fixture) options() *azmtls.ImdsV2MtlsCredentialOptions {
 		Store:         f.store,
 		Cache:         &mtls.Cache{Clock: f.clock.Clock()},
 	}
-	o.Retry = policy.RetryOptions{RetryDelay: time.Millisecond, MaxRetryDelay: 5 * time.Millisecond}
+	o.Retry = policy.RetryOptions{RetryDelay: time.Microsecond, MaxRetryDelay: 5 * time.Microsecond} // azcore's clock is the real one
 	return o
 }
 
 func (f *fixture) token(scope string) (azcore.AccessToken, error) {
 	return f.cred.GetToken(f.Context(), policy.TokenRequestOptions{Scopes: []string{scope}})
+}
+
+// landed waits until nothing is under way, in the background either: whatever is has a limit, and so a timer.
+func landed(t testing.TB, c *clock.Fake) {
+	t.Helper()
+	require.Eventually(t, func() bool { return c.Waiting() == 0 }, 10*time.Second, 100*time.Microsecond)
 }
 
 // asks asks for a token that no cache gives out: claims bypass it.

@@ -124,7 +124,7 @@ func (t exchangeTransport) Do(req *http.Request) (*http.Response, error) {
 	if err == nil {
 		err = download(resp)
 	}
-	if late, ok := errors.AsType[*clock.LimitError](context.Cause(ctx)); ok && err != nil {
+	if late := clock.LimitOf(ctx); late != nil && err != nil {
 		err = late
 	}
 	switch {

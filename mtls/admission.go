@@ -48,11 +48,14 @@ func (b *Binding) life(wall time.Time) time.Duration {
 // maxMargin is how long before its end a binding is used no more for tokens, at the most.
 const maxMargin = 5 * time.Minute
 
-// usable reports whether the binding is good for a token now: until 5 minutes before its end, or a tenth of its life if that is
-// less.
+// usable reports whether the binding is good for a token now: until 5 minutes before its end, or a tenth of what it had when it was
+// issued if that is less.
 func (b *Binding) usable() bool {
-	margin := min(maxMargin, b.UsableUntil().Sub(b.Certificate.Leaf.NotBefore)/10)
-	return b.admitted.left() > margin
+	had := b.UsableUntil().Sub(b.Certificate.Leaf.NotBefore)
+	if !b.Issued.IsZero() {
+		had = b.UsableUntil().Sub(b.Issued) // IMDS may date a certificate back by more than that
+	}
+	return b.admitted.left() > min(maxMargin, had/10)
 }
 
 // Remaining returns how long the certificate is still valid, by the clock of IMDS where that is known: ours may be wrong. It is

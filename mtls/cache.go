@@ -48,7 +48,7 @@ type Cache struct {
 
 	mu      sync.RWMutex
 	entries map[identity]*entry
-	pauses  map[string]*pause // by IMDS endpoint
+	imds    map[string]*imds // by endpoint
 }
 
 // maxEntries bounds how many identities a Cache keeps: a virtual machine has a few.
@@ -104,22 +104,9 @@ func (c *Cache) entry(src Source) *entry {
 		}
 		delete(c.entries, other)
 	}
-	e = newEntry(c.Clock, c.pauseOf(src.Endpoint))
+	e = newEntry(c.Clock, c.imdsAt(src.Endpoint))
 	c.entries[id] = e
 	return e
-}
-
-// pauseOf returns what is remembered of an IMDS.
-func (c *Cache) pauseOf(endpoint string) *pause {
-	if p := c.pauses[endpoint]; p != nil {
-		return p
-	}
-	if c.pauses == nil || len(c.pauses) >= maxEntries {
-		c.pauses = map[string]*pause{}
-	}
-	p := &pause{}
-	c.pauses[endpoint] = p
-	return p
 }
 
 func (s Source) store() Store {

@@ -22,7 +22,7 @@ type entry struct {
 	removals  flight.Group[string, bool]              // by thumbprint
 	questions flight.Group[*holder, bool]             // to the metadata
 	queue     storeQueue
-	imds      *pause
+	imds      *imds
 
 	mu         sync.Mutex
 	renewal    renewal
@@ -47,10 +47,12 @@ type keeping struct {
 	until   time.Duration // when it may be tried next
 }
 
-func newEntry(c *clock.Clock, imds *pause) *entry {
-	return &entry{
+func newEntry(c *clock.Clock, imds *imds) *entry {
+	e := &entry{
 		clock: c, imds: imds, tombstones: tombstones{}, token: budget{cap: tokenCap}, resources: budget{cap: resourceCap},
 	}
+	e.mints.Clock, e.removals.Clock, e.questions.Clock = c, c, c
+	return e
 }
 
 // get returns the binding for the source.

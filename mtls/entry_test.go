@@ -8,9 +8,12 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"io"
 	"math/big"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -45,7 +48,7 @@ func plain(t *testing.T) *Binding {
 // not paid for by an eviction, it costs a unit.
 func TestReissuedCertificateIsBarredNoMore(t *testing.T) {
 	fake := clock.NewFake(time.Now())
-	e := newEntry(fake.Clock(), &pause{})
+	e := newEntry(fake.Clock(), &imds{})
 	first := plain(t)
 	e.minted(Source{}, first)
 	require.True(t, e.token.available(fake.Boot()), "a mint costs nothing")
@@ -111,7 +114,7 @@ func TestUnaskedHostAcceptsNothing(t *testing.T) {
 
 // When a mint yields a binding for another identity, the one before is nobody's: what was obtained with its bindings is of no use.
 func TestMintForAnotherIdentityDisownsTheOneBefore(t *testing.T) {
-	e := newEntry(clock.NewFake(time.Now()).Clock(), &pause{})
+	e := newEntry(clock.NewFake(time.Now()).Clock(), &imds{})
 	first, same, other := plain(t), plain(t), plain(t)
 	other.ClientID = "22222222-3333-4444-5555-666666666666"
 	e.minted(Source{}, first)
@@ -121,4 +124,48 @@ func TestMintForAnotherIdentityDisownsTheOneBefore(t *testing.T) {
 	require.True(t, first.Disowned())
 	require.True(t, same.Disowned())
 	require.False(t, other.Disowned())
+}
+
+// A request that was under way when its binding was evicted leaves no connection, even if net/http opened another one for it: the
+// owner of the Transport has let go of it by then.
+func TestEvictedBindingLeavesNoConnection(t *testing.T) {
+	var open, requests atomic.Int32
+	var transport *Transport
+	b := plain(t)
+	b.admit(nil)
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if requests.Add(1) != 2 {
+			return
+		}
+		b.markEvicted()
+		transport.CloseIdleConnections()
+		conn, _, err := http.NewResponseController(w).Hijack() // lost on a reused connection: net/http tries a fresh one
+		if err == nil {
+			open.Add(-1)
+			_ = conn.Close()
+		}
+	}))
+	server.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
+	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			open.Add(1)
+		case http.StateClosed:
+			open.Add(-1)
+		}
+	}
+	server.StartTLS()
+	defer server.Close()
+	transport = NewTransport(server.Client().Transport.(*http.Transport), b)
+	for range 2 {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL, nil)
+		require.NoError(t, err)
+		resp, err := transport.Do(req)
+		require.NoError(t, err)
+		_, err = io.Copy(io.Discard, resp.Body)
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+	}
+	require.EqualValues(t, 3, requests.Load())
+	require.Eventually(t, func() bool { return open.Load() == 0 }, 5*time.Second, time.Millisecond)
 }

@@ -3,7 +3,16 @@ package mtls
 import (
 	"crypto/tls"
 	"net/http/httptrace"
+	"time"
+
+	"github.com/azmtls/azmtls/internal/clock"
 )
+
+// Admit takes the binding in, as a Cache does.
+func (b *Binding) Admit(c *clock.Clock) { b.admit(c) }
+
+// RenewalIn returns how long it is until a Cache has the binding renewed, by the first who asks for it then.
+func (b *Binding) RenewalIn() time.Duration { return b.renewalIn() }
 
 // LastWords returns what an attempt that lost this connection is reported as.
 func LastWords(conn *tls.Conn, loss error) error {

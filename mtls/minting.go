@@ -7,6 +7,7 @@ import (
 
 	"github.com/azmtls/azmtls/internal/eventlog"
 	"github.com/azmtls/azmtls/internal/failure"
+	"github.com/azmtls/azmtls/internal/flight"
 )
 
 // permit returns what the next mint must ask for, or why there is none now. A mint that follows an eviction was paid with it. One
@@ -60,7 +61,7 @@ func (s Source) mint(ctx context.Context, request MintRequest) (*Binding, error)
 	if err == nil {
 		err = vetMinted(b)
 	}
-	return b, err
+	return b, flight.Explain(ctx, err)
 }
 
 // vetMinted returns why a binding that was just minted cannot be used, nil if it can. IMDS's own clock says whether it is valid.
@@ -112,6 +113,9 @@ func (e *entry) minted(src Source, b *Binding) {
 	e.tombstones.lift(b)
 	e.paid, e.unpaid, e.next, e.kept = false, nil, MintRequest{}, keeping{}
 	e.renewal = renewal{}
+	if b.renewalIn() <= 0 { // it was dated back further than it lasts: each one that follows it would be renewed at once
+		e.renewal.next = e.clock.Boot() + b.admitted.left()/2
+	}
 	e.serveNow(b)
 }
 

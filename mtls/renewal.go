@@ -19,16 +19,16 @@ const (
 	lastRenewalPause  = time.Hour
 )
 
-// renewalDue reports whether half of the binding's life is over, give or take a tenth, so that a fleet spreads.
-func (b *Binding) renewalDue() bool {
+// renewalIn returns how long it is until half of the binding's life is over, give or take a tenth, so that a fleet spreads.
+func (b *Binding) renewalIn() time.Duration {
 	whole := b.UsableUntil().Sub(b.Certificate.Leaf.NotBefore)
-	return b.admitted.left() <= time.Duration(float64(whole)*b.admitted.renewAt)
+	return b.admitted.left() - time.Duration(float64(whole)*b.admitted.renewAt)
 }
 
 // renew starts the renewal of a binding in the background, when it is due. The binding serves on until another has come, and if none
 // comes. It costs nothing of the budget: it has delays of its own. A caller who finds the binding at its end joins it.
 func (e *entry) renew(src Source, b *Binding) {
-	if !b.renewalDue() {
+	if b.renewalIn() > 0 {
 		return
 	}
 	e.mu.Lock()

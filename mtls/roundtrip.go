@@ -1,7 +1,6 @@
 package mtls
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -90,6 +89,9 @@ func (r *roundTrip) try(transport *http.Transport, req *http.Request) (resp *htt
 	a.late, a.upload = r.late.has(transport), &r.upload
 	a.endIfNotAsked = !a.late && r.mayAskLate(r.host)
 	resp, err := transport.RoundTrip(a.start(req))
+	if r.binding.Evicted() {
+		r.CloseIdleConnections() // nobody else will close what net/http may have opened since the eviction
+	}
 	f = a.finish(err)
 	f.token = r.host.token
 	if err == nil {
@@ -118,7 +120,7 @@ func (r *roundTrip) judge(f *facts) verdict {
 
 // probe asks the key for one signature and returns why it is dead, nil if it is not.
 func (r *roundTrip) probe() error {
-	ctx, cancel := context.WithTimeout(r.upload.req.Context(), limits.Key)
+	ctx, cancel := r.clock().WithTimeout(r.upload.req.Context(), limits.Key)
 	defer cancel()
 	if err := r.binding.sign(ctx); err != nil && ctx.Err() == nil && !isNotNow(err) {
 		return err

@@ -4,6 +4,7 @@ package clock
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -77,6 +78,21 @@ func (c *Clock) WithLimit(ctx context.Context, limit time.Duration) (limited con
 	limited, end := context.WithCancelCause(ctx)
 	stop := c.AfterFunc(limit, func() { end(&LimitError{limit}) })
 	return limited, func() { stop() }, func() { stop(); end(nil) }
+}
+
+// WithTimeout returns a context that ends after the limit as that of context.WithTimeout does, with a *LimitError as its cause.
+func (c *Clock) WithTimeout(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	if c != nil {
+		limited, _, cancel := c.WithLimit(ctx, limit)
+		return exceeding{limited}, cancel
+	}
+	return context.WithTimeoutCause(ctx, limit, &LimitError{limit})
+}
+
+// LimitOf returns the limit that ended a context, nil if none did.
+func LimitOf(ctx context.Context) *LimitError {
+	late, _ := errors.AsType[*LimitError](context.Cause(ctx))
+	return late
 }
 
 // Instant is a point in time on both clocks.

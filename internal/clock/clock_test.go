@@ -175,3 +175,46 @@ func TestFakeAfterFunc(t *testing.T) {
 		require.False(t, second())
 	})
 }
+
+// A context with a time-out ends as that of package context does, on either clock, and names its limit. Whoever ends it earlier
+// cancels it.
+func TestWithTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := clock.NewFake(noon)
+		for name, test := range map[string]struct {
+			clock *clock.Clock
+			pass  func(time.Duration)
+		}{"real": {nil, time.Sleep}, "fake": {fake.Clock(), fake.Advance}} { // the sleep is of the bubble
+			ctx, cancel := test.clock.WithTimeout(t.Context(), time.Minute)
+			test.pass(time.Minute - 1)
+			synctest.Wait()
+			require.NoError(t, ctx.Err(), name)
+			require.Nil(t, clock.LimitOf(ctx), name)
+			test.pass(1)
+			<-ctx.Done()
+			require.Equal(t, context.DeadlineExceeded, ctx.Err(), name)
+			require.Equal(t, &clock.LimitError{Limit: time.Minute}, clock.LimitOf(ctx), name)
+			require.EqualError(t, clock.LimitOf(ctx), "no answer within 1m0s")
+			cancel()
+
+			ctx, cancel = test.clock.WithTimeout(t.Context(), time.Minute)
+			cancel()
+			require.Equal(t, context.Canceled, ctx.Err(), name)
+			require.Nil(t, clock.LimitOf(ctx), name)
+		}
+		require.Zero(t, fake.Waiting())
+	})
+}
+
+// Next says when the next timer of a Fake fires.
+func TestFakeNext(t *testing.T) {
+	fake := clock.NewFake(noon)
+	_, set := fake.Next()
+	require.False(t, set)
+	defer fake.Clock().AfterFunc(time.Hour, func() {})()
+	defer fake.Clock().AfterFunc(time.Minute, func() {})()
+	fake.Advance(time.Second)
+	next, set := fake.Next()
+	require.True(t, set)
+	require.Equal(t, 59*time.Second, next)
+}

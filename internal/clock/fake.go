@@ -83,6 +83,18 @@ func (f *Fake) Waiting() int {
 	return len(f.timers)
 }
 
+// Next returns how long it is until the next timer fires, false if none is set.
+func (f *Fake) Next() (d time.Duration, set bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for t := range f.timers {
+		if left := t.at - f.boot; !set || left < d {
+			d, set = left, true
+		}
+	}
+	return d, set
+}
+
 // Waits returns how long each Wait so far was meant to take, in order, and forgets them.
 func (f *Fake) Waits() []time.Duration {
 	f.mu.Lock()
@@ -127,4 +139,17 @@ func (f *Fake) wait(ctx context.Context, d time.Duration) error {
 		stop()
 		return ctx.Err()
 	}
+}
+
+// exceeding is a context whose limit exceeds its deadline, as that of context.WithTimeout does. It tells no deadline: package net
+// would compare that with the real time.
+type exceeding struct{ context.Context }
+
+// Err returns context.DeadlineExceeded after the limit.
+func (c exceeding) Err() error {
+	err := c.Context.Err()
+	if err != nil && LimitOf(c.Context) != nil {
+		return context.DeadlineExceeded
+	}
+	return err
 }

@@ -11,11 +11,14 @@ import (
 	"sync"
 	"time"
 
+	"github.com/azmtls/azmtls/internal/clock"
 	"github.com/azmtls/azmtls/internal/eventlog"
 )
 
 // Group is a set of flights, told apart by their keys. The zero value is ready.
 type Group[K comparable, V any] struct {
+	Clock *clock.Clock // nil is the real one
+
 	mu      sync.Mutex
 	flights map[K]*flight[V]
 }
@@ -25,14 +28,15 @@ type flight[V any] struct {
 	log     eventlog.Deferred
 	cancel  context.CancelFunc
 	landed  chan struct{}
-	waiting int // guarded by Group.mu
+	waiting int // guarded by Group.mu until it has landed, as the result is
 	value   V
 	err     error
 }
 
 // Do returns the result of work, which all who ask for the key at the same time share. The work runs in a context of its own
 // that ends after the limit; a caller waits as long as ctx lets it, and the work goes on for those who come later. A panic of
-// the work is an error. The error of a caller who gave up is ctx.Err(), and says what it was that took so long: see [Enter].
+// the work is an error. The error of a caller who gave up is ctx.Err(), and says what it was that took so long: see [Enter]. Work
+// that does not heed the end of its context is left alone with what it does.
 //
 // What the work logs is written when it has landed, so that who reads it may ask for what the work is for.
 func (g *Group[K, V]) Do(
@@ -54,7 +58,7 @@ func (g *Group[K, V]) Do(
 		return f.value, f.err
 	case <-ctx.Done():
 		var none V
-		return none, f.stage.giveUp(ctx.Err())
+		return none, f.stage.giveUp(end(ctx))
 	}
 }
 
@@ -82,31 +86,50 @@ func (g *Group[K, V]) join(key K, limit time.Duration, work func(context.Context
 		f.waiting += waiting
 		return f
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	ctx, cancel := g.Clock.WithTimeout(context.Background(), limit)
 	f := &flight[V]{cancel: cancel, landed: make(chan struct{}), waiting: waiting}
+	f.stage.clock = g.Clock
 	ctx = eventlog.Defer(context.WithValue(ctx, stageKey{}, &f.stage), &f.log)
 	if g.flights == nil {
 		g.flights = map[K]*flight[V]{}
 	}
 	g.flights[key] = f
+	stop := g.Clock.AfterFunc(limit+grace, func() {
+		var none V
+		g.land(key, f, none, f.stage.giveUp(&clock.LimitError{Limit: limit}))
+	})
 	go func() {
-		defer g.land(key, f)
-		f.err = errBrokenOff
-		f.value, f.err = guarded(ctx, work)
+		var value V
+		err := errBrokenOff
+		defer func() {
+			stop()
+			g.land(key, f, value, err)
+		}()
+		value, err = guarded(ctx, work)
 	}()
 	return f
 }
 
+// grace is how long work may take to end once its limit has ended its context.
+const grace = time.Second
+
 // errBrokenOff is the result of work that ended its goroutine (runtime.Goexit, as a test's FailNow does) and so returned none.
 var errBrokenOff = errors.New("the work ended its goroutine")
 
-// land gives the result to those who wait, who write the log. Who asks from now on has the work run anew.
-func (g *Group[K, V]) land(key K, f *flight[V]) {
+// land gives the result to those who wait, who write the log. Who asks from now on has the work run anew. The first landing counts.
+func (g *Group[K, V]) land(key K, f *flight[V], value V, err error) {
 	f.cancel()
 	g.mu.Lock()
+	select {
+	case <-f.landed:
+		g.mu.Unlock()
+		return
+	default:
+	}
 	if g.flights[key] == f { // it was cancelled otherwise, and another may have taken its place
 		delete(g.flights, key)
 	}
+	f.value, f.err = value, err
 	unwanted := f.waiting == 0
 	close(f.landed)
 	g.mu.Unlock()

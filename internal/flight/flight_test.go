@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/azmtls/azmtls/internal/clock"
 	"github.com/azmtls/azmtls/internal/flight"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -181,6 +182,83 @@ func TestLimit(t *testing.T) {
 		require.Equal(t, result{0, context.DeadlineExceeded}, <-first)
 		require.Equal(t, result{0, context.DeadlineExceeded}, <-second)
 		require.Equal(t, limit, time.Since(start))
+	})
+}
+
+// Work that does not heed the end of its context does not hold up those who wait for it, nor those who come later: they have it run
+// anew, and what it returns at last is nobody's.
+func TestWorkThatDoesNotHeedItsLimit(t *testing.T) {
+	bubble(t, func(t *testing.T, g *flight.Group[string, int]) {
+		deaf, w := make(chan struct{}), newWork()
+		start := time.Now()
+		_, err := g.Do(t.Context(), "key", limit, func(ctx context.Context) (int, error) {
+			flight.Enter(ctx, "the key provider")
+			<-deaf
+			return 1, nil
+		})
+		require.EqualError(t, err, "waiting for the key provider, for 1m1s: no answer within 1m0s")
+		require.Equal(t, limit+time.Second, time.Since(start))
+		next := ask(t.Context(), g, "key", w)
+		synctest.Wait()
+		close(deaf)
+		synctest.Wait()
+		close(w.release)
+		require.Equal(t, result{1, nil}, <-next)
+	})
+}
+
+// The limit is one of the Group's clock, as are those of what the work waits for; who waits is told which limit it was, and at what.
+func TestLimitByAClock(t *testing.T) {
+	fake := clock.NewFake(time.Now())
+	for _, test := range []struct {
+		within time.Duration
+		says   string
+	}{
+		{time.Hour, "waiting for the key: no answer within 1m0s"},
+		{time.Second, "waiting for the key: no answer within 1s"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			g := &flight.Group[string, int]{Clock: fake.Clock()}
+			ended := make(chan error, 1)
+			go func() {
+				_, err := g.Do(t.Context(), "key", limit, func(ctx context.Context) (int, error) {
+					return flight.Within(ctx, test.within, "the key", newWork().do)
+				})
+				ended <- err
+			}()
+			synctest.Wait()
+			fake.Advance(min(test.within, limit) - 1)
+			synctest.Wait()
+			require.Empty(t, ended)
+			fake.Advance(1)
+			require.EqualError(t, <-ended, test.says)
+			synctest.Wait()
+			require.Zero(t, fake.Waiting())
+		})
+	}
+}
+
+// Work that waits for another flight and is ended by its own limit knows what it waited for, and that its caller did not give up.
+func TestLimitWhileAnotherFlightIsWaitedFor(t *testing.T) {
+	bubble(t, func(t *testing.T, outer *flight.Group[string, int]) {
+		var inner flight.Group[string, int]
+		_, err := outer.Do(t.Context(), "token", limit, func(ctx context.Context) (int, error) {
+			_, err := inner.Do(ctx, "mint", time.Hour, func(ctx context.Context) (int, error) {
+				flight.Enter(ctx, "IMDS to answer")
+				return newWork().do(ctx)
+			})
+			require.ErrorIs(t, err, ctx.Err())
+			return 0, flight.Explain(ctx, err)
+		})
+		require.ErrorContains(t, err, "waiting for IMDS to answer, for 1m0s: no answer within 1m0s")
+
+		_, err = outer.Do(t.Context(), "token", limit, func(ctx context.Context) (int, error) {
+			flight.Enter(ctx, "Entra to answer")
+			<-ctx.Done()
+			return 0, flight.Explain(ctx, ctx.Err())
+		})
+		require.EqualError(t, err, "waiting for Entra to answer, for 1m0s: no answer within 1m0s")
+		inner.CancelUnwanted()
 	})
 }
 

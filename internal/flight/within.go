@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/azmtls/azmtls/internal/clock"
 )
 
-// Within returns the result of work that may not heed its context: it is waited for no longer than the limit, nor than ctx lasts.
-// The name says what is waited for. A panic of the work is an error.
+// Within returns the result of work that may not heed its context: it is waited for no longer than the limit, by the clock of the
+// flight in whose context it runs, nor than ctx lasts. The name says what is waited for. A panic of the work is an error.
 func Within[V any](
 	ctx context.Context,
 	limit time.Duration,
@@ -15,7 +17,11 @@ func Within[V any](
 	work func(context.Context) (V, error),
 ) (V, error) {
 	Enter(ctx, name)
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	var c *clock.Clock
+	if s := stageOf(ctx); s != nil {
+		c = s.clock
+	}
+	ctx, cancel := c.WithTimeout(ctx, limit)
 	defer cancel()
 	type result struct {
 		value V

@@ -41,6 +41,8 @@ type Options struct {
 	Endpoint string
 	// ID is the identity to ask for.
 	ID ID
+	// Answered returns the note of whether anything has ever answered at an endpoint. Nil: this Client takes its own.
+	Answered func(endpoint string) *atomic.Bool
 	// Clock is nil but in tests.
 	Clock *clock.Clock
 }
@@ -52,7 +54,7 @@ type Client struct {
 	clock     *clock.Clock
 	pipeline  runtime.Pipeline
 	closeIdle func()
-	answered  atomic.Bool // something has answered
+	answered  *atomic.Bool // something has answered
 }
 
 // New returns a Client. It makes no network call.
@@ -73,7 +75,10 @@ func New(o Options) (*Client, error) {
 			defaultEndpoint,
 		)
 	}
-	c := &Client{endpoint: strings.TrimSuffix(endpoint, "/"), id: o.ID, clock: o.Clock}
+	c := &Client{endpoint: strings.TrimSuffix(endpoint, "/"), id: o.ID, clock: o.Clock, answered: new(atomic.Bool)}
+	if o.Answered != nil {
+		c.answered = o.Answered(c.endpoint)
+	}
 	next, closeIdle := withoutRedirects(o.Transport)
 	c.closeIdle = closeIdle
 	options := o.ClientOptions

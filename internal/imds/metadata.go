@@ -2,7 +2,6 @@ package imds
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 
@@ -54,7 +53,7 @@ func (c *Client) firstRequest(ctx context.Context, req *policy.Request) (*http.R
 		done()
 	}
 	resp, err := c.pipeline.Do(req.Clone(context.WithValue(limited, answeredKey{}, answered)))
-	switch late, _ := errors.AsType[*clock.LimitError](context.Cause(limited)); {
+	switch late := clock.LimitOf(limited); {
 	case err == nil || ctx.Err() != nil:
 		return resp, err
 	case late != nil:

@@ -1,7 +1,6 @@
 package imds
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -79,7 +78,7 @@ func (p retryPolicy) try(req *policy.Request, number int) (*http.Response, error
 	ctx, _, cancel := p.clock.WithLimit(req.Raw().Context(), limit)
 	defer cancel() // transport has read the whole answer
 	resp, err := req.Clone(ctx).Next()
-	if late, ok := errors.AsType[*clock.LimitError](context.Cause(ctx)); ok && err != nil {
+	if late := clock.LimitOf(ctx); late != nil && err != nil {
 		return nil, late
 	}
 	return resp, err

@@ -9,12 +9,20 @@ import (
 	"time"
 )
 
+// idleLimit is how long a connection may be idle where the template sets no limit, as in http.DefaultTransport: a credential that
+// nobody closes leaves none behind.
+const idleLimit = 90 * time.Second
+
 // Clone returns a clone of the template, and the defaults for nil: those of net/http, with as many idle connections to one
 // host as to all, since a service talks to few. A http.DefaultTransport that was wrapped cannot be cloned: its limits
 // still apply.
 func Clone(t *http.Transport) *http.Transport {
 	if t != nil {
-		return t.Clone()
+		clone := t.Clone()
+		if clone.IdleConnTimeout == 0 {
+			clone.IdleConnTimeout = idleLimit
+		}
+		return clone
 	}
 	defaults := netHTTP()
 	if current, ok := http.DefaultTransport.(*http.Transport); ok {
@@ -32,7 +40,7 @@ func netHTTP() *http.Transport {
 		DialContext:           (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 		ForceAttemptHTTP2:     true,
 		MaxIdleConns:          100,
-		IdleConnTimeout:       90 * time.Second,
+		IdleConnTimeout:       idleLimit,
 		TLSHandshakeTimeout:   10 * time.Second,
 		ExpectContinueTimeout: time.Second,
 	}

@@ -111,3 +111,10 @@ func TestCheck(t *testing.T) {
 		})
 	}
 }
+
+// Where the template sets no limit, a connection is not idle for ever.
+func TestIdleConnectionsEnd(t *testing.T) {
+	users := &http.Transport{}
+	require.Equal(t, 90*time.Second, template.Clone(users).IdleConnTimeout)
+	require.Zero(t, users.IdleConnTimeout)
+}

@@ -56,6 +56,9 @@ func (e *Entry) valid(age time.Duration) bool {
 	return age < e.life-min(maxMargin, e.life/10) && !(e.Key.Bound && e.Binding.Evicted()) && !e.Binding.Disowned()
 }
 
+// RefreshAt returns the age at which the token is refreshed next, by the first who asks for it then.
+func (e *Entry) RefreshAt() time.Duration { return time.Duration(e.next.Load()) }
+
 // refreshDue reports whether it is time to refresh the token at that age. It does so once; the next time, should the refresh fail,
 // is some pauses later.
 func (e *Entry) refreshDue(age time.Duration) bool {

@@ -55,7 +55,9 @@ type Cache struct {
 }
 
 // New returns an empty Cache. A nil clock is the real one.
-func New(c *clock.Clock) *Cache { return &Cache{clock: clock.Fast{Clock: c}} }
+func New(c *clock.Clock) *Cache {
+	return &Cache{clock: clock.Fast{Clock: c}, flights: flight.Group[flightKey, *Entry]{Clock: c}}
+}
 
 // Get returns the valid entry of the key, nil if there is none. It says refresh when it is time to replace the token, though it
 // is valid, and no one else was told so of late.
