@@ -11,6 +11,7 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/azmtls/azmtls/internal/callers"
 	"github.com/azmtls/azmtls/internal/failure"
 	"github.com/azmtls/azmtls/internal/keyvault"
 	"github.com/azmtls/azmtls/internal/template"
@@ -52,11 +53,13 @@ type binder struct {
 func newBinder(
 	tokens *tokencache.Cache, b *bindings, current func(context.Context, *tokencache.Entry) (*tokencache.Entry, error),
 ) *binder {
+	plain := template.Clone(b.template)
+	callers.GuardTransport(plain)
 	return &binder{
 		tokens:   tokens,
 		bindings: b,
 		current:  current,
-		plain:    &http.Client{Transport: template.Clone(b.template), CheckRedirect: leaveToken},
+		plain:    &http.Client{Transport: plain, CheckRedirect: leaveToken},
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/azmtls/azmtls/internal/callers"
 	"github.com/azmtls/azmtls/internal/clock"
 )
 
@@ -118,7 +119,7 @@ func (b *Binding) sign(ctx context.Context) error {
 	digest := sha256.Sum256([]byte("azmtls liveness probe"))
 	signed := make(chan error, 1)
 	go func() {
-		signed <- guard("the key", func() error {
+		signed <- callers.Guard("the key", func() error {
 			_, err := signer.Sign(cryptorand.Reader, digest[:], crypto.SHA256)
 			return err
 		})

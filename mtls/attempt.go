@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"sync/atomic"
+
+	"github.com/azmtls/azmtls/internal/callers"
 )
 
 // attempt is one try of one request: which connection it got, and how far it came. It is the context of the request, so that
@@ -140,7 +142,7 @@ func (a *attempt) callers(err error) error {
 			return failed
 		}
 	}
-	if failed, ok := errors.AsType[*callersError](err); ok {
+	if failed, ok := errors.AsType[*callers.Error](err); ok {
 		return failed
 	}
 	return nil

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/azmtls/azmtls/internal/callers"
 	"github.com/azmtls/azmtls/internal/limits"
 )
 
@@ -175,7 +176,7 @@ type notingSigner struct {
 }
 
 func (s *notingSigner) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) (signature []byte, err error) {
-	err = guard("the key", func() error { signature, err = s.Signer.Sign(rand, digest, opts); return err })
+	err = callers.Guard("the key", func() error { signature, err = s.Signer.Sign(rand, digest, opts); return err })
 	if err != nil {
 		failed := &signError{err}
 		if s.connection != nil {

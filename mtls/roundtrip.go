@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/azmtls/azmtls/internal/callers"
 	"github.com/azmtls/azmtls/internal/eventlog"
 	"github.com/azmtls/azmtls/internal/failure"
 	"github.com/azmtls/azmtls/internal/limits"
@@ -185,7 +186,7 @@ func (r *roundTrip) fail(err error) error {
 // outcome returns the error of an attempt that says nothing of the binding.
 func (f *facts) outcome() error {
 	switch {
-	case failure.Is[*callersError](f.callers):
+	case failure.Is[*callers.Error](f.callers):
 		return f.callers
 	case f.signing != nil:
 		return f.signing // of which crypto/tls keeps only the text in TLS 1.3

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/azmtls/azmtls/internal/callers"
 	"github.com/azmtls/azmtls/internal/limits"
 )
 
@@ -40,7 +41,7 @@ func (q *storeQueue) enqueue(ctx context.Context, op func(context.Context) error
 		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limits.Store)
 		defer cancel()
-		err := guard("the store", func() error { return op(ctx) })
+		err := callers.Guard("the store", func() error { return op(ctx) })
 		q.mu.Lock()
 		q.pending--
 		q.overdue = false

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/azmtls/azmtls/internal/callers"
 	"github.com/azmtls/azmtls/internal/clock"
 	"github.com/azmtls/azmtls/internal/failure"
 	"github.com/azmtls/azmtls/internal/hostport"
@@ -78,7 +79,8 @@ func (t *Transport) specialize(h *http.Transport) *http.Transport {
 	if h.TLSHandshakeTimeout == 0 {
 		h.TLSHandshakeTimeout = handshakeLimit
 	}
-	guardCallers(h)
+	callers.GuardTransport(h)
+	guardProxies(h)
 	h.DialContext = noting(h.DialContext)
 	return h
 }

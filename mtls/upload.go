@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/azmtls/azmtls/internal/callers"
 	"github.com/azmtls/azmtls/internal/limits"
 )
 
@@ -62,7 +63,7 @@ func (u *upload) reread() (io.ReadCloser, error) {
 	u.current.closeSource()
 	source, err := u.again()
 	if err != nil {
-		return nil, asCallers(fmt.Errorf("mtls: the request was not sent again, as %w", err))
+		return nil, callers.NewError(fmt.Errorf("mtls: the request was not sent again, as %w", err))
 	}
 	return u.begin(source), nil
 }
@@ -72,7 +73,7 @@ func (u *upload) again() (body io.ReadCloser, err error) {
 	if u.req.GetBody == nil {
 		return nil, errors.New("its body cannot be read again")
 	}
-	err = guard("GetBody", func() error { body, err = u.req.GetBody(); return err })
+	err = callers.Guard("GetBody", func() error { body, err = u.req.GetBody(); return err })
 	if err != nil {
 		return nil, fmt.Errorf("its body cannot be read again: %w", err)
 	}
@@ -122,7 +123,7 @@ type attemptBody struct {
 	source  io.ReadCloser
 	turn    chan struct{} // held during a Read; guards started
 	started bool          // something may have been read
-	failed  atomic.Pointer[callersError]
+	failed  atomic.Pointer[callers.Error]
 
 	ended    atomic.Bool // nothing more may be read
 	closed   atomic.Bool // net/http needs it no more
@@ -140,7 +141,7 @@ func (b *attemptBody) Read(p []byte) (int, error) {
 	}
 	b.started = true
 	n, err := readBody(b.source, p)
-	if failed, ok := err.(*callersError); ok {
+	if failed, ok := err.(*callers.Error); ok {
 		b.failed.Store(failed)
 	}
 	return n, err
