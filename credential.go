@@ -102,47 +102,78 @@ func newCredential(o ImdsV2MtlsCredentialOptions) (*ImdsV2MtlsCredential, error)
 // ChainedTokenCredential goes on; every other error is an *[AuthenticationError]. With TokenTypeMtlsPoP or a MinBindingStrength the
 // caller has demanded what IMDS v2 alone gives: then its refusal to certify is an *[AuthenticationError] too.
 func (c *ImdsV2MtlsCredential) GetToken(ctx context.Context, opts policy.TokenRequestOptions) (azcore.AccessToken, error) {
-	if err := c.check(ctx, opts); err != nil {
-		return azcore.AccessToken{}, newAuthenticationError(err, nil)
-	}
-	resource := resourceOf(opts.Scopes[0])
-	bound, err := c.wantsBound(ctx, resource, opts)
-	if err != nil {
-		return azcore.AccessToken{}, newAuthenticationError(err, nil)
-	}
-	key := tokencache.Key{Resource: resource, Bound: bound, CAE: opts.EnableCAE}
-	if opts.Claims == "" {
-		if e, refresh := c.tokens.Get(key); e != nil {
-			if refresh && !c.closed.Load() {
-				c.refresh(key)
-			}
-			return e.Token, nil
-		}
-	}
-	e, err := c.token(ctx, key, opts.Claims)
+	e, err := c.get(ctx, opts, false)
 	if err != nil {
 		return azcore.AccessToken{}, err
 	}
 	return e.Token, nil
 }
 
-// token gets a token that the cache does not have, or may not give out because of claims. Callers who want the same one at the
-// same time share it.
-func (c *ImdsV2MtlsCredential) token(ctx context.Context, key tokencache.Key, claims string) (*tokencache.Entry, error) {
-	if err := checkResource(key.Resource); err != nil {
+// GetBoundToken returns a proof-of-possession token, whatever the TokenType of the credential, and the binding that it is bound
+// to: for programs that are neither Azure SDK clients nor use net/http, a gRPC client say. The token is of use only on
+// connections that present Binding.Certificate, with the scheme mtls_pop. The two belong together: ask for both again, and
+// connect anew, when the binding is another one than before.
+//
+// Options, caching, recovery and errors are those of [ImdsV2MtlsCredential.GetToken]. The error is
+// [ErrTokenBindingUnsupported] where Entra says that it binds no tokens for the resource: a bearer token never takes the place.
+func (c *ImdsV2MtlsCredential) GetBoundToken(
+	ctx context.Context,
+	opts policy.TokenRequestOptions,
+) (azcore.AccessToken, *mtls.Binding, error) {
+	e, err := c.get(ctx, opts, true)
+	if err != nil {
+		return azcore.AccessToken{}, nil, err
+	}
+	return e.Token, e.Binding, nil
+}
+
+// get returns a token: a bound one if that is demanded, else of the type that this call gets.
+func (c *ImdsV2MtlsCredential) get(
+	ctx context.Context,
+	opts policy.TokenRequestOptions,
+	demanded bool,
+) (*tokencache.Entry, error) {
+	if err := c.check(ctx, opts); err != nil {
 		return nil, newAuthenticationError(err, nil)
 	}
-	if _, err := entra.MergeClaims(claims, key.CAE); err != nil {
+	resource := resourceOf(opts.Scopes[0])
+	bound := demanded
+	if !demanded {
+		var err error
+		if bound, err = c.wantsBound(ctx, resource, opts); err != nil {
+			return nil, newAuthenticationError(err, nil)
+		}
+	}
+	key := tokencache.Key{Resource: resource, Bound: bound, CAE: opts.EnableCAE}
+	request := tokencache.Request{Key: key, Claims: opts.Claims, NoBearer: demanded || c.tokenType == TokenTypeMtlsPoP}
+	if opts.Claims == "" {
+		if e, refresh := c.tokens.Get(key); e != nil {
+			if refresh && !c.closed.Load() {
+				c.refresh(request)
+			}
+			return e, nil
+		}
+	}
+	return c.token(ctx, request)
+}
+
+// token gets a token that the cache does not have, or may not give out because of claims. Callers who want the same one at the
+// same time share it.
+func (c *ImdsV2MtlsCredential) token(ctx context.Context, r tokencache.Request) (*tokencache.Entry, error) {
+	if err := checkResource(r.Resource); err != nil {
+		return nil, newAuthenticationError(err, nil)
+	}
+	if _, err := entra.MergeClaims(r.Claims, r.CAE); err != nil {
 		return nil, newAuthenticationError(err, nil)
 	}
 	carry := c.tracing.carry(ctx)
-	e, err := c.tokens.Share(ctx, key, claims, func(ctx context.Context) (*tokencache.Entry, error) {
-		if claims == "" {
-			if e, _ := c.tokens.Get(key); e != nil {
+	e, err := c.tokens.Share(ctx, r, func(ctx context.Context) (*tokencache.Entry, error) {
+		if r.Claims == "" {
+			if e, _ := c.tokens.Get(r.Key); e != nil {
 				return e, nil // it came between this caller's look into the cache and its turn
 			}
 		}
-		return c.authenticate(carry(ctx), key, claims)
+		return c.authenticate(carry(ctx), r)
 	})
 	if err != nil && !explained(err) { // this caller stopped waiting
 		if err == ctx.Err() {
@@ -162,35 +193,35 @@ func (c *ImdsV2MtlsCredential) current(ctx context.Context, issued *tokencache.E
 	if e, _ := c.tokens.Get(issued.Key); e != nil {
 		return e, nil
 	}
-	return c.token(ctx, issued.Key, "")
+	return c.token(ctx, tokencache.Request{Key: issued.Key, NoBearer: c.tokenType == TokenTypeMtlsPoP})
 }
 
 // authenticate asks Entra for a token.
 func (c *ImdsV2MtlsCredential) authenticate(
 	ctx context.Context,
-	key tokencache.Key,
-	claims string,
+	r tokencache.Request,
 ) (e *tokencache.Entry, err error) {
 	id := uuid.NewString()
 	ctx, end := runtime.StartSpan(correlation.With(ctx, id), credName+".GetToken", c.tracing.Tracer, nil)
 	defer func() { end(err) }()
 	defer c.keys.prepare()
-	merged, err := entra.MergeClaims(claims, key.CAE)
+	claims, err := entra.MergeClaims(r.Claims, r.CAE)
 	if err != nil {
 		return nil, newAuthenticationError(err, nil)
 	}
+	key := r.Key
 	x := &exchange{
-		request:       entra.Request{Resource: key.Resource, TokenType: tokenType(key.Bound), Claims: merged},
+		request:       entra.Request{Resource: key.Resource, TokenType: tokenType(key.Bound), Claims: claims},
 		correlationID: id,
 	}
 	token, err := c.requests.exchange(ctx, x)
-	if err != nil && key.Bound && c.tokenType == TokenTypeAuto {
-		if bearer, ok := c.bearerInstead(ctx, x, claims, err); ok {
+	if err != nil && key.Bound && !r.NoBearer {
+		if bearer, ok := c.bearerInstead(ctx, x, r.Claims, err); ok {
 			token, err, key.Bound = bearer, nil, false
 		}
 	}
 	if err != nil {
-		err = explain(flight.Explain(ctx, err), x, c.demanding)
+		err = explain(flight.Explain(ctx, err), x, c.demanding || r.NoBearer)
 		eventlog.Writef(ctx, EventAuthentication, "no token for %s: %v", key.Resource, err)
 		return nil, err
 	}
@@ -211,15 +242,15 @@ func tokenType(bound bool) string {
 
 // refresh replaces a token that is still valid, in the background; if that fails, it goes on being used, and the next attempt is
 // half a minute off.
-func (c *ImdsV2MtlsCredential) refresh(key tokencache.Key) {
-	c.tokens.Refresh(key, func(ctx context.Context) (*tokencache.Entry, error) {
-		e, err := c.authenticate(ctx, key, "")
+func (c *ImdsV2MtlsCredential) refresh(r tokencache.Request) {
+	c.tokens.Refresh(r, func(ctx context.Context) (*tokencache.Entry, error) {
+		e, err := c.authenticate(ctx, r)
 		if err != nil {
 			eventlog.Writef(
 				ctx,
 				EventAuthentication,
 				"refreshing the token for %s failed, the old one is used on: %v",
-				key.Resource,
+				r.Resource,
 				err,
 			)
 		}

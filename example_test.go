@@ -2,6 +2,7 @@ package azmtls_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log"
@@ -65,6 +66,31 @@ func ExampleImdsV2MtlsCredential_BindClientOptions() {
 	cred.BindClientOptions(&options)
 	fmt.Println("policies added:", len(options.PerCallPolicies)+len(options.PerRetryPolicies))
 	// Output: policies added: 3
+}
+
+// For what is neither an SDK client nor net/http there are token and certificate together: here, for a TLS configuration.
+func ExampleImdsV2MtlsCredential_GetBoundToken() {
+	server := imdstest.NewServer(nil)
+	defer server.Close()
+	cred, err := azmtls.NewImdsV2MtlsCredential(&azmtls.ImdsV2MtlsCredentialOptions{
+		ClientOptions: server.ClientOptions(),
+		MTLSTransport: server.MTLSTransport(),
+		Store:         mtls.NoStore{},
+		Cache:         &mtls.Cache{},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer cred.Close()
+	token, binding, err := cred.GetBoundToken(
+		context.Background(), policy.TokenRequestOptions{Scopes: []string{"https://vault.azure.net/.default"}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	config := &tls.Config{Certificates: []tls.Certificate{binding.Certificate}} // of the connections
+	authorization := "mtls_pop " + token.Token                                  // of the calls on them
+	fmt.Println(len(config.Certificates), "certificate and a token:", authorization != "mtls_pop ")
+	// Output: 1 certificate and a token: true
 }
 
 // Without an SDK client, Client gives an http.Client that gets, binds and heals.
