@@ -26,17 +26,25 @@ type bindings struct {
 
 // resolve returns the binding in use, with its connections.
 func (b *bindings) resolve(ctx context.Context) (*mtls.Transport, error) {
+	binding, err := b.cache.GetOrMint(ctx, b.traced(ctx))
+	if err != nil {
+		return nil, err
+	}
+	return b.of(binding), nil
+}
+
+// renew has another binding minted, and put in the place of the one in use.
+func (b *bindings) renew(ctx context.Context) error { return b.cache.Renew(ctx, b.traced(ctx)) }
+
+// traced returns the source for a call, whose span its mint goes by.
+func (b *bindings) traced(ctx context.Context) mtls.Source {
 	source := b.source
 	source.Foreground = b.closed.Load()
 	carry, id := b.tracing.carry(ctx), correlation.ID(ctx)
 	source.Mint = func(ctx context.Context, request mtls.MintRequest) (*mtls.Binding, error) {
 		return b.source.Mint(correlation.With(carry(ctx), id), request)
 	}
-	binding, err := b.cache.GetOrMint(ctx, source)
-	if err != nil {
-		return nil, err
-	}
-	return b.of(binding), nil
+	return source
 }
 
 // rejected has a refused binding evicted; its connections end, and its bound tokens go with it. It reports whether another try is

@@ -75,9 +75,11 @@ func TestBoundTokenOutlivesRenewal(t *testing.T) {
 	f := newFixture(t, imdstest.Options{CertificateLifetime: 3 * time.Hour, TokenLifetime: 3 * time.Hour}, nil)
 	token, old := f.boundToken(vault)
 	f.clock.Advance(110 * time.Minute)
-	_, err := f.asks(storage)
-	require.NoError(t, err)
-	require.Eventually(t, func() bool { return f.server.Counts().Issued == 2 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool {
+		_, now, err := f.cred.GetBoundToken(t.Context(), policy.TokenRequestOptions{Scopes: []string{storage}, Claims: `{"a":{}}`})
+		require.NoError(t, err)
+		return now != old
+	}, 10*time.Second, time.Millisecond)
 	again, same := f.boundToken(vault)
 	require.Equal(t, token, again)
 	require.Same(t, old, same)

@@ -32,6 +32,7 @@ type ImdsV2MtlsCredential struct {
 	demanding bool // the caller demanded what only IMDS v2 gives: bound tokens, or a strong key
 	tokens    *tokencache.Cache
 	grants    grants
+	bindings  *bindings
 	requests  *tokenClient
 	keys      *keySource
 	clients   *binder
@@ -78,7 +79,7 @@ func newCredential(o ImdsV2MtlsCredentialOptions) (*ImdsV2MtlsCredential, error)
 	}
 	c.keys = newKeySource(o.KeyProvider, o.MinBindingStrength, &c.closed)
 	issuer := &issuer{imds: service, keys: c.keys, attestation: o.Attestation}
-	bindings := &bindings{
+	c.bindings = &bindings{
 		cache: o.Cache,
 		source: mtls.Source{
 			Alias: o.alias(id), Endpoint: service.Endpoint(), Keys: o.KeyProvider, MinStrength: o.MinBindingStrength,
@@ -88,9 +89,9 @@ func newCredential(o ImdsV2MtlsCredentialOptions) (*ImdsV2MtlsCredential, error)
 		tracing:  c.tracing,
 		closed:   &c.closed,
 	}
-	c.requests = newTokenClient(o.ClientOptions, bindings)
-	c.clients = newBinder(c.tokens, bindings, c.current)
-	c.closeIdle = []func(){bindings.closeIdle, c.clients.plain.CloseIdleConnections, service.CloseIdle}
+	c.requests = newTokenClient(o.ClientOptions, c.bindings)
+	c.clients = newBinder(c.tokens, c.bindings, c.current)
+	c.closeIdle = []func(){c.bindings.closeIdle, c.clients.plain.CloseIdleConnections, service.CloseIdle}
 	return c, nil
 }
 

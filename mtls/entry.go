@@ -19,6 +19,7 @@ type entry struct {
 	clock     *clock.Clock
 	current   atomic.Pointer[Binding]
 	mints     flight.Group[BindingStrength, *Binding] // by what is demanded
+	demands   flight.Group[BindingStrength, *Binding] // the same
 	removals  flight.Group[string, bool]              // by thumbprint
 	questions flight.Group[*holder, bool]             // to the metadata
 	queue     storeQueue

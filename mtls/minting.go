@@ -104,6 +104,7 @@ func (e *entry) barred(b *Binding) bool {
 // counted.
 func (e *entry) minted(src Source, b *Binding) {
 	e.admit(src, b)
+	b.admitted.minted = true
 	b.admitted.holder.named.Store(true)
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -55,15 +55,21 @@ func (e *entry) replaceOld(ctx context.Context, src Source, old *Binding) (*Bind
 	if b := e.newer(ctx, src, old); b != nil && b.admitted.left() > old.admitted.left() && e.adopt(b) {
 		return b, nil
 	}
-	b, err := src.mint(ctx, MintRequest{})
+	b, err := e.renewed(ctx, src, old, MintRequest{})
+	if err != nil && old.usable() && !old.Evicted() {
+		return old, nil
+	}
+	return b, err
+}
+
+// renewed mints a binding in the place of another one, which is what it returns if IMDS issued the same certificate.
+func (e *entry) renewed(ctx context.Context, src Source, old *Binding, request MintRequest) (*Binding, error) {
+	b, err := src.mint(ctx, request)
 	switch {
 	case err != nil:
 		e.imds.note(e.clock.Boot(), err)
 		eventlog.Writef(ctx, eventlog.Binding, "renewing binding %s of %s failed, it serves on: %v",
 			eventlog.Mask(old.Thumbprint()), eventlog.Mask(src.Alias), err)
-		if old.usable() && !old.Evicted() {
-			return old, nil
-		}
 		return nil, err
 	case b.Thumbprint() == old.Thumbprint():
 		e.again(old)
