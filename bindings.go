@@ -50,12 +50,16 @@ func (b *bindings) traced(ctx context.Context) mtls.Source {
 // rejected has a refused binding evicted; its connections end, and its bound tokens go with it. It reports whether another try is
 // of use.
 func (b *bindings) rejected(ctx context.Context, refusal *mtls.Refusal) (again bool) {
-	eventlog.Writef(ctx, eventlog.Recovery, "%v", refusal)
+	ctx, span := b.tracing.Start(ctx, credName+".recover", nil)
+	defer span.End()
+	eventlog.Emit(ctx, eventlog.Event{
+		Step: eventlog.Refused, Thumbprint: refusal.Binding.Thumbprint(), Host: refusal.Host, Err: refusal.Err,
+	})
 	again = b.cache.RemoveBadCert(ctx, b.source, refusal)
 	if refusal.Binding.Evicted() {
 		b.forget(refusal.Binding)
 	}
-	b.tracing.SpanFromContext(ctx).SetAttributes(
+	span.SetAttributes(
 		tracing.Attribute{Key: "azmtls.refused_certificate", Value: eventlog.Mask(refusal.Binding.Thumbprint())},
 		tracing.Attribute{Key: "azmtls.refused_at", Value: refusal.Host},
 		tracing.Attribute{Key: "azmtls.recovery_retry", Value: again},

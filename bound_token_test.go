@@ -22,8 +22,8 @@ func (f *fixture) boundToken(scope string) (token string, b *mtls.Binding) {
 	return got.Token, b
 }
 
-// A bound token comes with the binding that it is bound to, whatever the type of the credential's other tokens, which it does not
-// get in the way of: a resource takes it over a connection with that binding.
+// A bound token comes with the binding that it is bound to, whatever the type of the credential's other tokens, which
+// it does not get in the way of: a resource takes it over a connection with that binding.
 func TestBoundToken(t *testing.T) {
 	for _, tokenType := range []azmtls.TokenType{azmtls.TokenTypeAuto, azmtls.TokenTypeBearer, azmtls.TokenTypeMtlsPoP} {
 		t.Run(tokenType.String(), func(t *testing.T) {
@@ -76,7 +76,8 @@ func TestBoundTokenOutlivesRenewal(t *testing.T) {
 	token, old := f.boundToken(vault)
 	f.clock.Advance(110 * time.Minute)
 	require.Eventually(t, func() bool {
-		_, now, err := f.cred.GetBoundToken(t.Context(), policy.TokenRequestOptions{Scopes: []string{storage}, Claims: `{"a":{}}`})
+		fresh := policy.TokenRequestOptions{Scopes: []string{storage}, Claims: `{"a":{}}`}
+		_, now, err := f.cred.GetBoundToken(t.Context(), fresh)
 		require.NoError(t, err)
 		return now != old
 	}, 10*time.Second, time.Millisecond)
@@ -90,7 +91,8 @@ func TestBoundTokenOutlivesRenewal(t *testing.T) {
 	require.False(t, old.Evicted())
 }
 
-// Where Entra binds no tokens there is an error, no bearer token: neither the own request's nor that of a bound client in Auto.
+// Where Entra binds no tokens there is an error, no bearer token: neither the own request's nor that of a bound
+// client in Auto.
 func TestBoundTokenIsNotDowngraded(t *testing.T) {
 	f := newFixture(t, imdstest.Options{ResourceHandler: echo}, nil)
 	f.server.Inject(imdstest.Fault{

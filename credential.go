@@ -7,15 +7,9 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
-	"github.com/azmtls/azmtls/internal/correlation"
-	"github.com/azmtls/azmtls/internal/entra"
-	"github.com/azmtls/azmtls/internal/eventlog"
-	"github.com/azmtls/azmtls/internal/flight"
 	"github.com/azmtls/azmtls/internal/imds"
 	"github.com/azmtls/azmtls/internal/tokencache"
 	"github.com/azmtls/azmtls/mtls"
-	"github.com/google/uuid"
 )
 
 const (
@@ -37,6 +31,7 @@ type ImdsV2MtlsCredential struct {
 	keys      *keySource
 	clients   *binder
 	tracing   tracer
+	record    *record
 	closed    atomic.Bool // no work in the background any more
 	closeIdle []func()
 }
@@ -76,9 +71,10 @@ func newCredential(o ImdsV2MtlsCredentialOptions) (*ImdsV2MtlsCredential, error)
 		tokens:    tokencache.New(o.Cache.Clock),
 		grants:    grants{clock: o.Cache.Clock},
 		tracing:   tracer{o.TracingProvider.NewTracer(credName, version)},
+		record:    newRecord(o.Cache.Clock, o.Observer),
 	}
 	c.keys = newKeySource(o.KeyProvider, o.MinBindingStrength, &c.closed)
-	issuer := &issuer{imds: service, keys: c.keys, attestation: o.Attestation}
+	issuer := &issuer{imds: service, keys: c.keys, attestation: o.Attestation, tracing: c.tracing}
 	c.bindings = &bindings{
 		cache: o.Cache,
 		source: mtls.Source{
@@ -90,7 +86,7 @@ func newCredential(o ImdsV2MtlsCredentialOptions) (*ImdsV2MtlsCredential, error)
 		closed:   &c.closed,
 	}
 	c.requests = newTokenClient(o.ClientOptions, c.bindings)
-	c.clients = newBinder(c.tokens, c.bindings, c.current)
+	c.clients = newBinder(c.tokens, c.bindings, c.current, c.record.observer)
 	c.closeIdle = []func(){c.bindings.closeIdle, c.clients.plain.CloseIdleConnections, service.CloseIdle}
 	return c, nil
 }
@@ -135,128 +131,28 @@ func (c *ImdsV2MtlsCredential) get(
 	demanded bool,
 ) (*tokencache.Entry, error) {
 	if err := c.check(ctx, opts); err != nil {
-		return nil, newAuthenticationError(err, nil)
+		return nil, inputError(err)
 	}
 	resource := resourceOf(opts.Scopes[0])
 	bound := demanded
 	if !demanded {
 		var err error
 		if bound, err = c.wantsBound(ctx, resource, opts); err != nil {
-			return nil, newAuthenticationError(err, nil)
+			return nil, inputError(err)
 		}
 	}
 	key := tokencache.Key{Resource: resource, Bound: bound, CAE: opts.EnableCAE}
-	request := tokencache.Request{Key: key, Claims: opts.Claims, NoBearer: demanded || c.tokenType == TokenTypeMtlsPoP}
+	noBearer := demanded || c.tokenType == TokenTypeMtlsPoP
 	if opts.Claims == "" {
 		if e, refresh := c.tokens.Get(key); e != nil {
 			if refresh && !c.closed.Load() {
-				c.refresh(request)
+				c.refresh(ctx, tokencache.Request{Key: key, NoBearer: noBearer})
 			}
+			c.record.cached.Inc()
 			return e, nil
 		}
 	}
-	return c.token(ctx, request)
-}
-
-// token gets a token that the cache does not have, or may not give out because of claims. Callers who want the same one at the
-// same time share it.
-func (c *ImdsV2MtlsCredential) token(ctx context.Context, r tokencache.Request) (*tokencache.Entry, error) {
-	if err := checkResource(r.Resource); err != nil {
-		return nil, newAuthenticationError(err, nil)
-	}
-	if _, err := entra.MergeClaims(r.Claims, r.CAE); err != nil {
-		return nil, newAuthenticationError(err, nil)
-	}
-	carry := c.tracing.carry(ctx)
-	e, err := c.tokens.Share(ctx, r, func(ctx context.Context) (*tokencache.Entry, error) {
-		if r.Claims == "" {
-			if e, _ := c.tokens.Get(r.Key); e != nil {
-				return e, nil // it came between this caller's look into the cache and its turn
-			}
-		}
-		return c.authenticate(carry(ctx), r)
-	})
-	if err != nil && !explained(err) { // this caller stopped waiting
-		if err == ctx.Err() {
-			err = fmt.Errorf("nothing was done yet: %w", err)
-		}
-		err = newAuthenticationError(err, nil)
-	}
-	return e, err
-}
-
-// current returns the token to send in the place of one that was issued here: itself, or, when it is not valid any more, the
-// one that GetToken would give now. A client's own policy may hold a token for long after its binding was evicted.
-func (c *ImdsV2MtlsCredential) current(ctx context.Context, issued *tokencache.Entry) (*tokencache.Entry, error) {
-	if c.tokens.Valid(issued) {
-		return issued, nil
-	}
-	if e, _ := c.tokens.Get(issued.Key); e != nil {
-		return e, nil
-	}
-	return c.token(ctx, tokencache.Request{Key: issued.Key, NoBearer: c.tokenType == TokenTypeMtlsPoP})
-}
-
-// authenticate asks Entra for a token.
-func (c *ImdsV2MtlsCredential) authenticate(
-	ctx context.Context,
-	r tokencache.Request,
-) (e *tokencache.Entry, err error) {
-	id := uuid.NewString()
-	ctx, end := runtime.StartSpan(correlation.With(ctx, id), credName+".GetToken", c.tracing.Tracer, nil)
-	defer func() { end(err) }()
-	defer c.keys.prepare()
-	claims, err := entra.MergeClaims(r.Claims, r.CAE)
-	if err != nil {
-		return nil, newAuthenticationError(err, nil)
-	}
-	key := r.Key
-	x := &exchange{
-		request:       entra.Request{Resource: key.Resource, TokenType: tokenType(key.Bound), Claims: claims},
-		correlationID: id,
-	}
-	token, err := c.requests.exchange(ctx, x)
-	if err != nil && key.Bound && !r.NoBearer {
-		if bearer, ok := c.bearerInstead(ctx, x, r.Claims, err); ok {
-			token, err, key.Bound = bearer, nil, false
-		}
-	}
-	if err != nil {
-		err = explain(flight.Explain(ctx, err), x, c.demanding || r.NoBearer)
-		eventlog.Writef(ctx, EventAuthentication, "no token for %s: %v", key.Resource, err)
-		return nil, err
-	}
-	binding := x.transport.Binding()
-	eventlog.Writef(ctx, EventAuthentication, "got a %s token for %s with binding %s",
-		x.request.TokenType, key.Resource, eventlog.Mask(binding.Thumbprint()))
-	e = c.tokens.NewEntry(key, token.Value, token.Life, token.Refresh, binding)
-	c.tokens.Put(e)
-	return e, nil
-}
-
-func tokenType(bound bool) string {
-	if bound {
-		return entra.TypeMtlsPoP
-	}
-	return entra.TypeBearer
-}
-
-// refresh replaces a token that is still valid, in the background; if that fails, it goes on being used, and the next attempt is
-// half a minute off.
-func (c *ImdsV2MtlsCredential) refresh(r tokencache.Request) {
-	c.tokens.Refresh(r, func(ctx context.Context) (*tokencache.Entry, error) {
-		e, err := c.authenticate(ctx, r)
-		if err != nil {
-			eventlog.Writef(
-				ctx,
-				EventAuthentication,
-				"refreshing the token for %s failed, the old one is used on: %v",
-				r.Resource,
-				err,
-			)
-		}
-		return e, err
-	})
+	return c.token(ctx, tokencache.Request{Key: key, Claims: opts.Claims, NoBearer: noBearer})
 }
 
 // Close ends background refreshes and closes idle connections. A closed credential still gets tokens, without those.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/azmtls/azmtls/internal/eventlog"
 	"github.com/azmtls/azmtls/internal/failure"
 	"github.com/azmtls/azmtls/internal/keyvault"
 	"github.com/azmtls/azmtls/internal/template"
@@ -47,15 +48,18 @@ type binder struct {
 	plain    *http.Client                                                        // presents no certificate, otherwise connects alike
 	unused   atomic.Int32                                                        // bound options that no client has used yet
 	hints    hints
+	observer *eventlog.Observer
 }
 
 func newBinder(
 	tokens *tokencache.Cache, b *bindings, current func(context.Context, *tokencache.Entry) (*tokencache.Entry, error),
+	observer *eventlog.Observer,
 ) *binder {
 	return &binder{
 		tokens:   tokens,
 		bindings: b,
 		current:  current,
+		observer: observer,
 		plain:    &http.Client{Transport: template.Clone(b.template), CheckRedirect: leaveToken},
 	}
 }
@@ -144,7 +148,8 @@ func (p *markPolicy) Do(req *policy.Request) (*http.Response, error) {
 	if !p.used.Load() && p.used.CompareAndSwap(false, true) {
 		p.binder.unused.Add(-1)
 	}
-	return req.WithContext(&markedContext{Context: req.Raw().Context(), binder: p.binder}).Next()
+	ctx := eventlog.Observe(req.Raw().Context(), p.binder.observer)
+	return req.WithContext(&markedContext{Context: ctx, binder: p.binder}).Next()
 }
 
 // popPolicy sends a request that carries a bound token of ours the way such a token must be sent (RFC 8705): with its
@@ -187,7 +192,7 @@ func (p popPolicy) Do(req *policy.Request) (*http.Response, error) {
 	}
 	resp, err := req.Next()
 	if err == nil && !marked.reached {
-		p.binder.hints.bypassed.say(raw.Context(), "a proof-of-possession token went to %s without its certificate: "+
+		p.binder.say(raw.Context(), &p.binder.hints.bypassed, "a proof-of-possession token went to %s without its certificate: "+
 			"the client's Transport is another than BindClientOptions set; "+
 			"set yours before, and it goes on serving other tokens", raw.URL.Host)
 	}

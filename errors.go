@@ -10,12 +10,13 @@ import (
 	"github.com/azmtls/azmtls/internal/imds"
 	"github.com/azmtls/azmtls/internal/oauth"
 	"github.com/azmtls/azmtls/internal/problem"
+	"github.com/azmtls/azmtls/internal/stage"
 )
 
 const (
 	// EventAuthentication logs tokens that were obtained, and why some were not.
 	EventAuthentication = eventlog.Authentication
-	// EventBinding logs the life of bindings: loaded, minted, saved, rotated.
+	// EventBinding logs the life of bindings: loaded, minted, renewed.
 	EventBinding = eventlog.Binding
 	// EventRecovery logs recovery: what was refused and why, what was evicted, what was tried again.
 	EventRecovery = eventlog.Recovery
@@ -34,6 +35,8 @@ type AuthenticationError struct {
 	AADSTS string
 	// CorrelationID identifies the requests in the logs of IMDS and Entra; empty when none was made.
 	CorrelationID string
+	// Stage is where it came about.
+	Stage Stage
 	// Recovery is what was done about it.
 	Recovery Recovery
 
@@ -41,7 +44,7 @@ type AuthenticationError struct {
 }
 
 func newAuthenticationError(err error, x *exchange) *AuthenticationError {
-	e := &AuthenticationError{err: err, Recovery: recoveryOf(err, x), AADSTS: oauthCode(err)}
+	e := &AuthenticationError{err: err, Stage: Stage(stage.Of(err)), Recovery: recoveryOf(err, x), AADSTS: oauthCode(err)}
 	if x != nil {
 		e.CorrelationID = x.correlationID
 	}
@@ -53,6 +56,9 @@ func newAuthenticationError(err error, x *exchange) *AuthenticationError {
 	}
 	return e
 }
+
+// inputError is the error of a call that cannot be served, whatever is there.
+func inputError(err error) error { return newAuthenticationError(stage.At(stage.Input, err), nil) }
 
 // oauthCode returns the first of Entra's codes in an error, empty if there is none.
 func oauthCode(err error) string {

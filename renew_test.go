@@ -38,14 +38,21 @@ func TestRenewThatFails(t *testing.T) {
 	f := newFixture(t, imdstest.Options{}, nil)
 	_, old := f.boundToken(vault)
 	remove := f.server.Inject(imdstest.Fault{Endpoint: imdstest.Issue, Do: imdstest.Respond{Status: 400}})
-	var failure *azmtls.AuthenticationError
-	require.ErrorAs(t, f.cred.Renew(t.Context()), &failure)
+	require.ErrorContains(t, f.cred.Renew(t.Context()), "does not certify the key")
 	remove()
 	require.ErrorContains(t, f.cred.Renew(t.Context()), "the next attempt is at ")
 	_, now := f.boundToken(storage)
 	require.Same(t, old, now)
 	f.clock.Advance(1100 * time.Millisecond)
 	require.NoError(t, f.cred.Renew(t.Context()))
+
+	var none *azmtls.ImdsV2MtlsCredential
+	var failure *azmtls.AuthenticationError
+	require.ErrorAs(t, none.Renew(t.Context()), &failure)
+	require.Equal(t, azmtls.StageInput, failure.Stage)
+	//lint:ignore SA1012 that is the mistake
+	require.ErrorAs(t, f.cred.Renew(nil), &failure)
+	require.Zero(t, none.Status())
 }
 
 // Where there is no IMDS v2 it says so.

@@ -16,7 +16,8 @@ var (
 	errSameCertificate = errors.New("mtls: IMDS issued the certificate in use once more, which serves on")
 )
 
-// demand replaces the binding in use by a new one, at the cost of a unit. Those who demand it at the same time share the work.
+// demand replaces the binding in use by a new one, at the cost of a unit. Those who demand it at the same time share
+// the work.
 func (e *entry) demand(ctx context.Context, src Source) error {
 	old := e.current.Load()
 	_, err := e.demands.Do(ctx, src.MinStrength, limits.Token, func(ctx context.Context) (*Binding, error) {
@@ -28,8 +29,8 @@ func (e *entry) demand(ctx context.Context, src Source) error {
 	return err
 }
 
-// supersede returns a binding that was minted since the old one. A mint or renewal that is under way is joined; if that comes to
-// nothing new, there is one more.
+// supersede returns a binding that was minted since the old one. A mint or renewal that is under way is joined; if
+// that comes to nothing new, there is one more.
 func (e *entry) supersede(ctx context.Context, src Source, old *Binding) (*Binding, error) {
 	request, err := e.permitDemanded(old != nil && old.usable())
 	if err != nil {
@@ -60,7 +61,8 @@ func (e *entry) mintDemanded(ctx context.Context, src Source, request MintReques
 	return b, err
 }
 
-// permitDemanded takes a unit for a mint that is demanded, unless an eviction left one for it, and returns what it must ask for.
+// permitDemanded takes a unit for a mint that is demanded, unless an eviction left one for it, and returns what it
+// must ask for.
 func (e *entry) permitDemanded(serves bool) (MintRequest, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -15,7 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A renewal that is demanded mints, past the cache of IMDS, and swaps: the old binding is not evicted, and the store has the new one.
+// A renewal that is demanded mints, past the cache of IMDS, and swaps: the old binding is not evicted, and the store
+// has the new one.
 func TestRenewSwaps(t *testing.T) {
 	now := clock.NewFake(time.Now())
 	cache, m, store := at(now), &minter{t: t}, &memoryStore{}
@@ -47,8 +48,8 @@ func TestRenewWithoutABinding(t *testing.T) {
 	require.EqualValues(t, 2, m.count.Load())
 }
 
-// A renewal costs a unit of the token endpoint's budget, whether it works or not, and none of the resources'. Without one it says
-// until when, and the binding at hand serves on.
+// A renewal costs a unit of the token endpoint's budget, whether it works or not, and none of the resources'. Without
+// one it says until when, and the binding at hand serves on.
 func TestRenewCostsAUnit(t *testing.T) {
 	for name, fail := range map[string]error{
 		"success": nil, "a failure that passes": errors.New("503"), "a refusal": failure.Definite(errors.New("400")),

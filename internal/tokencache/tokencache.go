@@ -156,8 +156,8 @@ func (c *Cache) Share(ctx context.Context, r Request, acquire func(context.Conte
 }
 
 // Refresh has acquire replace a token in the background. Those who need it before it is there share the work.
-func (c *Cache) Refresh(r Request, acquire func(context.Context) (*Entry, error)) {
-	c.flights.Start(r, limits.Token, acquire)
+func (c *Cache) Refresh(ctx context.Context, r Request, acquire func(context.Context) (*Entry, error)) {
+	c.flights.Start(ctx, r, limits.Token, acquire)
 }
 
 // CancelUnwanted cancels the work that nobody waits for.

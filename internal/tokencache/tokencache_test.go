@@ -335,8 +335,8 @@ func TestRefreshSharesItsFlight(t *testing.T) {
 				return c.NewEntry(key, value, time.Hour, time.Hour, &mtls.Binding{}), nil
 			}
 		}
-		c.Refresh(tokencache.Request{Key: key}, acquire("refreshed"))
-		c.Refresh(tokencache.Request{Key: key}, acquire("refreshed twice"))
+		c.Refresh(t.Context(), tokencache.Request{Key: key}, acquire("refreshed"))
+		c.Refresh(t.Context(), tokencache.Request{Key: key}, acquire("refreshed twice"))
 		synctest.Wait()
 		var wg sync.WaitGroup
 		for claims, want := range map[string]string{"": "refreshed", `{"nbf":1}`: "acquired"} {
@@ -370,13 +370,13 @@ func TestFlightsEnd(t *testing.T) {
 		require.ErrorIs(t, <-ended, context.DeadlineExceeded)
 		require.Equal(t, 5*time.Minute, time.Since(start))
 
-		c.Refresh(request, until)
+		c.Refresh(t.Context(), request, until)
 		synctest.Wait()
 		c.CancelUnwanted()
 		require.ErrorIs(t, <-ended, context.Canceled)
 
 		start = time.Now()
-		c.Refresh(request, until)
+		c.Refresh(t.Context(), request, until)
 		require.ErrorIs(t, <-ended, context.DeadlineExceeded)
 		require.Equal(t, 5*time.Minute, time.Since(start), "a refresh has the same limit")
 	})
