@@ -3,10 +3,13 @@ package azmtls_test
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log"
+	"log/slog"
 	"net/http"
+	"os"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
@@ -91,6 +94,93 @@ func ExampleImdsV2MtlsCredential_GetBoundToken() {
 	authorization := "mtls_pop " + token.Token                                  // of the calls on them
 	fmt.Println(len(config.Certificates), "certificate and a token:", authorization != "mtls_pop ")
 	// Output: 1 certificate and a token: true
+}
+
+// Status is for whoever is on call, and for dashboards.
+func ExampleImdsV2MtlsCredential_Status() {
+	server := imdstest.NewServer(nil)
+	defer server.Close()
+	cred, err := azmtls.NewImdsV2MtlsCredential(&azmtls.ImdsV2MtlsCredentialOptions{
+		ClientOptions: server.ClientOptions(),
+		MTLSTransport: server.MTLSTransport(),
+		KeyProvider:   mtls.SoftwareKeys{},
+		Store:         mtls.NoStore{},
+		Cache:         &mtls.Cache{},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer cred.Close()
+	ctx, scope := context.Background(), policy.TokenRequestOptions{Scopes: []string{"https://vault.azure.net/.default"}}
+	for range 3 {
+		if _, err := cred.GetToken(ctx, scope); err != nil {
+			log.Fatal(err)
+		}
+	}
+	status := cred.Status()
+	fmt.Println("key:", status.Binding.Strength, "minted:", status.Binding.Minted, "last error:", status.LastError)
+	counters, err := json.Marshal(status.Counters)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(string(counters))
+	// Output:
+	// key: software minted: true last error: <nil>
+	// {"cached_answers":2,"tokens":1,"refreshes":0,"mints":1,"loads":0,"evictions":0,"recoveries":0}
+}
+
+// A binding that somebody no longer trusts is replaced without waiting for a refusal.
+func ExampleImdsV2MtlsCredential_Renew() {
+	server := imdstest.NewServer(nil)
+	defer server.Close()
+	cred, err := azmtls.NewImdsV2MtlsCredential(&azmtls.ImdsV2MtlsCredentialOptions{
+		ClientOptions: server.ClientOptions(),
+		MTLSTransport: server.MTLSTransport(),
+		Store:         mtls.NoStore{},
+		Cache:         &mtls.Cache{},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer cred.Close()
+	fmt.Println(cred.Renew(context.Background()), cred.Status().Counters.Mints)
+	// The next one costs a unit of the budget, which comes a second later.
+	fmt.Println(cred.Renew(context.Background()) != nil, cred.Status().TokenBudget.Available)
+	// Output:
+	// <nil> 1
+	// true false
+}
+
+// An Observer gets every step in values. Here it is a logger; for metrics, switch on Step.
+func ExampleLogEvents() {
+	server := imdstest.NewServer(nil)
+	defer server.Close()
+	logger := slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{
+		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			if a.Key == "step" || a.Key == slog.LevelKey {
+				return a
+			}
+			return slog.Attr{} // what differs from run to run
+		},
+	}))
+	cred, err := azmtls.NewImdsV2MtlsCredential(&azmtls.ImdsV2MtlsCredentialOptions{
+		ClientOptions: server.ClientOptions(),
+		MTLSTransport: server.MTLSTransport(),
+		Store:         mtls.NoStore{},
+		Cache:         &mtls.Cache{},
+		Observer:      azmtls.LogEvents(logger),
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer cred.Close()
+	scope := policy.TokenRequestOptions{Scopes: []string{"https://vault.azure.net/.default"}}
+	if _, err := cred.GetToken(context.Background(), scope); err != nil {
+		log.Fatal(err)
+	}
+	// Output:
+	// level=INFO event.step=mint
+	// level=INFO event.step=token
 }
 
 // Without an SDK client, Client gives an http.Client that gets, binds and heals.

@@ -33,7 +33,7 @@ func (c *ImdsV2MtlsCredential) callable(ctx context.Context) error {
 	case !c.made():
 		return errNotMade
 	case ctx == nil:
-		return errors.New("a context is needed, got nil")
+		return errors.New("the call needs a context, got nil")
 	}
 	return nil
 }
