@@ -94,10 +94,15 @@ type markedContext struct {
 // markKey is of the credential that the client is bound to, nil for any.
 type markKey struct{ binder *binder }
 
-// Value answers for the credential that the client is bound to: a client may be bound to several.
+// Value answers for the credential that the client is bound to: a client may be bound to several. It is observed too.
 func (m *markedContext) Value(key any) any {
-	if key, ok := key.(markKey); ok && (key.binder == m.binder || key.binder == nil) {
-		return m
+	switch key := key.(type) {
+	case markKey:
+		if key.binder == m.binder || key.binder == nil {
+			return m
+		}
+	case eventlog.ObserverKey:
+		return m.binder.observer
 	}
 	return m.Context.Value(key)
 }
@@ -148,8 +153,7 @@ func (p *markPolicy) Do(req *policy.Request) (*http.Response, error) {
 	if !p.used.Load() && p.used.CompareAndSwap(false, true) {
 		p.binder.unused.Add(-1)
 	}
-	ctx := eventlog.Observe(req.Raw().Context(), p.binder.observer)
-	return req.WithContext(&markedContext{Context: ctx, binder: p.binder}).Next()
+	return req.WithContext(&markedContext{Context: req.Raw().Context(), binder: p.binder}).Next()
 }
 
 // popPolicy sends a request that carries a bound token of ours the way such a token must be sent (RFC 8705): with its

@@ -31,11 +31,12 @@ type Observer struct {
 	Notify func(Event)
 }
 
-type observerKey struct{}
+// ObserverKey is the key under which a context has its *Observer.
+type ObserverKey struct{}
 
 // Observe returns a context for work that the observer hears of.
 func Observe(ctx context.Context, o *Observer) context.Context {
-	return context.WithValue(ctx, observerKey{}, o)
+	return context.WithValue(ctx, ObserverKey{}, o)
 }
 
 // Carry returns the context for shared work, with the observer of the one who began it.
@@ -47,7 +48,7 @@ func Carry(own, from context.Context) context.Context {
 }
 
 func observerOf(ctx context.Context) *Observer {
-	o, _ := ctx.Value(observerKey{}).(*Observer)
+	o, _ := ctx.Value(ObserverKey{}).(*Observer)
 	return o
 }
 
