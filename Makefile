@@ -49,6 +49,7 @@ examples:
 	go run ./examples/quickstart
 	go run ./examples/chained
 	go run ./examples/chained -without
+	go run ./examples/managed
 	cd examples/storage && go run .
 	cd examples/keyvault && go run .
 

@@ -14,14 +14,21 @@ import (
 	"github.com/google/uuid"
 )
 
-// token gets a token that the cache does not have, or may not give out because of claims. Callers who want the same
-// one at the same time share it.
-func (c *ImdsV2MtlsCredential) token(ctx context.Context, r tokencache.Request) (*tokencache.Entry, error) {
+// checkRequest refuses a request that cannot be made.
+func checkRequest(r tokencache.Request) error {
 	if err := checkResource(r.Resource); err != nil {
-		return nil, inputError(err)
+		return inputError(err)
 	}
 	if _, err := entra.MergeClaims(r.Claims, r.CAE); err != nil {
-		return nil, inputError(err)
+		return inputError(err)
+	}
+	return nil
+}
+
+// token gets a token that is not at hand. Callers who want the same one at the same time share it.
+func (c *ImdsV2MtlsCredential) token(ctx context.Context, r tokencache.Request) (*tokencache.Entry, error) {
+	if err := checkRequest(r); err != nil {
+		return nil, err
 	}
 	carry := c.tracing.carry(ctx)
 	e, err := c.tokens.Share(ctx, r, func(ctx context.Context) (*tokencache.Entry, error) {
@@ -86,6 +93,7 @@ func (c *ImdsV2MtlsCredential) authenticate(
 		err = explain(err, x, c.demanding || r.NoBearer)
 		failed.Err = eventlog.Clean(err)
 		eventlog.Emit(ctx, failed)
+		c.landed(ctx, r, err)
 		return nil, err
 	}
 	binding := x.transport.Binding()
@@ -95,6 +103,7 @@ func (c *ImdsV2MtlsCredential) authenticate(
 		Step: step.obtained, Resource: key.Resource, Bound: key.Bound, Thumbprint: binding.Thumbprint(),
 		Duration: time.Since(begin),
 	})
+	c.landed(ctx, r, nil)
 	return e, nil
 }
 

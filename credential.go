@@ -34,6 +34,7 @@ type ImdsV2MtlsCredential struct {
 	record    *record
 	closed    atomic.Bool // no work in the background any more
 	closeIdle []func()
+	landed    func(context.Context, tokencache.Request, error) // told how requests ended, those that nobody waits for too
 }
 
 // NewImdsV2MtlsCredential creates an ImdsV2MtlsCredential. Pass nil to accept default options: the system-assigned identity,
@@ -72,6 +73,7 @@ func newCredential(o ImdsV2MtlsCredentialOptions) (*ImdsV2MtlsCredential, error)
 		grants:    grants{clock: o.Cache.Clock},
 		tracing:   tracer{o.TracingProvider.NewTracer(credName, version)},
 		record:    newRecord(o.Cache.Clock, o.Observer),
+		landed:    func(context.Context, tokencache.Request, error) {},
 	}
 	c.keys = newKeySource(o.KeyProvider, o.MinBindingStrength, &c.closed)
 	issuer := &issuer{imds: service, keys: c.keys, attestation: o.Attestation, tracing: c.tracing}
@@ -130,29 +132,55 @@ func (c *ImdsV2MtlsCredential) get(
 	opts policy.TokenRequestOptions,
 	demanded bool,
 ) (*tokencache.Entry, error) {
+	r, err := c.request(ctx, opts, demanded)
+	if err != nil {
+		return nil, err
+	}
+	if e := c.atHand(ctx, r); e != nil {
+		return e, nil
+	}
+	return c.token(ctx, r)
+}
+
+// request returns what a call asks for.
+func (c *ImdsV2MtlsCredential) request(
+	ctx context.Context,
+	opts policy.TokenRequestOptions,
+	demanded bool,
+) (tokencache.Request, error) {
 	if err := c.check(ctx, opts); err != nil {
-		return nil, inputError(err)
+		return tokencache.Request{}, inputError(err)
 	}
 	resource := resourceOf(opts.Scopes[0])
 	bound := demanded
 	if !demanded {
 		var err error
 		if bound, err = c.wantsBound(ctx, resource, opts); err != nil {
-			return nil, inputError(err)
+			return tokencache.Request{}, inputError(err)
 		}
 	}
-	key := tokencache.Key{Resource: resource, Bound: bound, CAE: opts.EnableCAE}
-	noBearer := demanded || c.tokenType == TokenTypeMtlsPoP
-	if opts.Claims == "" {
-		if e, refresh := c.tokens.Get(key); e != nil {
-			if refresh && !c.closed.Load() {
-				c.refresh(ctx, tokencache.Request{Key: key, NoBearer: noBearer})
-			}
-			c.record.cached.Inc()
-			return e, nil
-		}
+	return tokencache.Request{
+		Key:      tokencache.Key{Resource: resource, Bound: bound, CAE: opts.EnableCAE},
+		Claims:   opts.Claims,
+		NoBearer: demanded || c.tokenType == TokenTypeMtlsPoP,
+	}, nil
+}
+
+// atHand returns the token that the cache has, nil if it has none, or may not give it out because of claims. It sees to
+// it that the token is refreshed in time.
+func (c *ImdsV2MtlsCredential) atHand(ctx context.Context, r tokencache.Request) *tokencache.Entry {
+	if r.Claims != "" {
+		return nil
 	}
-	return c.token(ctx, tokencache.Request{Key: key, Claims: opts.Claims, NoBearer: noBearer})
+	e, refresh := c.tokens.Get(r.Key)
+	if e == nil {
+		return nil
+	}
+	if refresh && !c.closed.Load() {
+		c.refresh(ctx, r)
+	}
+	c.record.cached.Inc()
+	return e
 }
 
 // Close ends background refreshes and closes idle connections. A closed credential still gets tokens, without those.

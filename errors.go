@@ -2,6 +2,7 @@ package azmtls
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
@@ -23,7 +24,8 @@ const (
 )
 
 // ErrTokenBindingUnsupported says that the resource does not support proof-of-possession tokens (AADSTS392196). Set TokenType to
-// [TokenTypeAuto] or [TokenTypeBearer] to get bearer tokens for it.
+// [TokenTypeAuto] or [TokenTypeBearer] to get bearer tokens for it. [ManagedIdentityCredential.GetBoundToken] returns it too while
+// azidentity serves.
 var ErrTokenBindingUnsupported = errors.New("the resource does not support proof-of-possession tokens; " +
 	"set TokenType to TokenTypeAuto or TokenTypeBearer to get bearer tokens for it")
 
@@ -143,6 +145,28 @@ func (e *unavailable) Unwrap() []error { return []error{e.error, e.cause} }
 
 // NonRetriable marks the error for azcore's retry policy.
 func (*unavailable) NonRetriable() {}
+
+// neitherError is the error of a call that neither IMDS v2 nor azidentity could serve.
+type neitherError struct{ v2, v1 error }
+
+func (e *neitherError) Error() string {
+	return fmt.Sprintf("%s: neither IMDS v2 nor azidentity has a token.\n\t%v\n\tazidentity: %s",
+		fallbackName, e.v2, problem.MaskIDs(e.v1.Error()))
+}
+
+// Unwrap returns both. azidentity's comes first, lest its chain finds an AuthenticationFailedError in v2's.
+func (e *neitherError) Unwrap() []error { return []error{e.v1, e.v2} }
+
+// NonRetriable marks the error for azcore's retry policy: what can be retried has been.
+func (*neitherError) NonRetriable() {}
+
+// withoutUnavailable returns the error as one after which no chain goes on: whether one does is azidentity's word.
+func withoutUnavailable(err error) error {
+	if not, ok := errors.AsType[*unavailable](err); ok {
+		return newAuthenticationError(not.cause, nil)
+	}
+	return err
+}
 
 // explained reports whether the error is one that explain returned: both kinds are marked for azcore.
 func explained(err error) bool {

@@ -59,6 +59,10 @@ const (
 	StepRefreshFailed Step = Step(eventlog.RefreshFailed)
 	// StepBearer: Entra binds no tokens for the resource, which gets bearer tokens for about an hour.
 	StepBearer Step = Step(eventlog.BearerGranted)
+	// StepFallback: IMDS v2 does not serve, and azidentity does, with Err as the cause. Of a [ManagedIdentityCredential] only.
+	StepFallback Step = Step(eventlog.FellBack)
+	// StepFallbackOver: IMDS v2 serves again.
+	StepFallbackOver Step = Step(eventlog.CameBack)
 
 	// StepMint: a binding was minted.
 	StepMint Step = Step(eventlog.Minted)

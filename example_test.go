@@ -19,6 +19,48 @@ import (
 	"github.com/azmtls/azmtls/mtls"
 )
 
+// One line for every machine: on this one, which a simulator stands in for, IMDS knows no version 2 yet.
+func ExampleNewManagedIdentityCredential() {
+	server := imdstest.NewServer(nil)
+	defer server.Close()
+	server.Inject(imdstest.Fault{Endpoint: imdstest.Metadata, Do: imdstest.Respond{Status: http.StatusNotFound}})
+
+	cred, err := azmtls.NewManagedIdentityCredential(&azmtls.ManagedIdentityCredentialOptions{
+		ClientOptions: server.ClientOptions(),
+		MTLSTransport: server.MTLSTransport(),
+		Store:         mtls.NoStore{},
+		Cache:         &mtls.Cache{},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer cred.Close()
+	token, err := cred.GetToken(context.Background(), policy.TokenRequestOptions{Scopes: []string{"https://one.example/.default"}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("got a token:", token.Token != "")
+	if fallback := cred.Status().Fallback; fallback != nil {
+		fmt.Println("IMDS v2 does not serve:", fallback.Cause)
+	}
+	// Output:
+	// got a token: true
+	// IMDS v2 does not serve: ImdsV2MtlsCredential: IMDS at http://169.254.169.254 has no version 2: it answered 404 to getplatformmetadata.
+}
+
+// A client that is bound to it sends proof of possession while IMDS v2 serves, and bearer tokens while azidentity does.
+func ExampleManagedIdentityCredential_BindClientOptions() {
+	cred, err := azmtls.NewManagedIdentityCredential(nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer cred.Close()
+	options := azcore.ClientOptions{} // that of azblob, azsecrets, ...
+	cred.BindClientOptions(&options)
+	fmt.Println("policies added:", len(options.PerCallPolicies)+len(options.PerRetryPolicies))
+	// Output: policies added: 3
+}
+
 // On an Azure VM nil options are enough. Here a simulator stands in for the VM.
 func ExampleNewImdsV2MtlsCredential() {
 	server := imdstest.NewServer(nil)

@@ -21,6 +21,8 @@ const (
 	StageIssue Stage = Stage(stage.Issue)
 	// StageToken is the request to Entra for a token.
 	StageToken Stage = Stage(stage.Token)
+	// StageV1 is azidentity's credential, which serves a [ManagedIdentityCredential] where IMDS v2 does not.
+	StageV1 Stage = Stage(stage.V1)
 )
 
 // String returns the name of the stage.

@@ -24,6 +24,8 @@ type Status struct {
 	// Bearer are the resources that get bearer tokens for now where bound ones are wanted, since Entra binds none for
 	// them.
 	Bearer []BearerStatus `json:"bearer,omitempty"`
+	// Fallback is why azidentity serves a [ManagedIdentityCredential], nil while IMDS v2 does.
+	Fallback *FallbackStatus `json:"fallback,omitempty"`
 	// Counters count since the credential was made.
 	Counters Counters `json:"counters"`
 }
@@ -47,6 +49,16 @@ type BearerStatus struct {
 	Resource string `json:"resource,omitempty"`
 	// Until is when a bound token is asked for again.
 	Until time.Time `json:"until"`
+}
+
+// FallbackStatus is why azidentity serves instead of IMDS v2.
+type FallbackStatus struct {
+	// Cause is the text of IMDS v2's latest failure, or says which source of tokens the environment names.
+	Cause string `json:"cause"`
+	// Since is when it began, and Next when IMDS v2 is asked again, by a call. Both are zero where the environment
+	// names a source.
+	Since time.Time `json:"since,omitzero"`
+	Next  time.Time `json:"next,omitzero"`
 }
 
 // Counters count what a credential did. What credentials for the same identity share is counted by the one whose call

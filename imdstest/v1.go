@@ -13,8 +13,9 @@ import (
 // v1Version is the API version that azidentity and MSAL ask with.
 const v1Version = "2018-02-01"
 
-// serveV1 is IMDS v1: it gives bearer tokens over plain HTTP. What it demands, answers and refuses is what Microsoft documents at
-// https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token, numbers as strings included.
+// serveV1 is IMDS v1: it gives bearer tokens over plain HTTP. What it demands, answers and refuses is what Microsoft
+// documents at https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token,
+// numbers as strings included.
 func (s *Server) serveV1(w http.ResponseWriter, r *http.Request) {
 	id, resource, err := s.checkV1(r)
 	if err != nil {
@@ -44,8 +45,8 @@ func (s *Server) serveV1(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// errV1Probe is the answer to a request that asks whether somebody is there, as DefaultAzureCredential does, or that came from
-// somebody who was tricked into sending it.
+// errV1Probe is the answer to a request that asks whether somebody is there, as DefaultAzureCredential does, or that
+// came from somebody who was tricked into sending it.
 var errV1Probe = refuse("Required metadata header not specified")
 
 // checkV1 returns the identity and the resource of a request to IMDS v1.
@@ -74,8 +75,8 @@ func (s *Server) checkV1(r *http.Request) (id identity, resource string, err err
 	return id, resource, err
 }
 
-// identify returns the identity that the rest of a query names. Both versions of IMDS know the same ones, but for a resource id they
-// have each a parameter of its own.
+// identify returns the identity that the rest of a query names. Both versions of IMDS know the same ones, but for a
+// resource id they have each a parameter of its own.
 func (s *Server) identify(query url.Values, resourceID string) (identity, error) {
 	id := identity{s.system.current(), "SystemAssigned"}
 	for name, values := range query {

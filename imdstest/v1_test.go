@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// newV1 returns azidentity's credential, which asks IMDS v1, for the simulator, and scopes that nobody else asks for: MSAL keeps
-// tokens for the whole process.
+// newV1 returns azidentity's credential, which asks IMDS v1, for the simulator, and scopes that nobody else asks for:
+// MSAL keeps tokens for the whole process.
 func newV1(t *testing.T, s *imdstest.Server, id azidentity.ManagedIDKind) (*azidentity.ManagedIdentityCredential, []string) {
 	t.Helper()
 	options := s.ClientOptions()
@@ -64,8 +64,8 @@ func TestV1(t *testing.T) {
 	}
 }
 
-// Faults strike at IMDS v1 as they do elsewhere, and azidentity tells them apart as it does on a machine: without an identity on
-// it, a chain goes on.
+// Faults strike at IMDS v1 as they do elsewhere, and azidentity tells them apart as it does on a machine: without an
+// identity on it, a chain goes on.
 func TestV1Faults(t *testing.T) {
 	s := newServer(t, imdstest.Options{})
 	notFound := imdstest.Respond{Status: 400, Body: `{"error":"invalid_request","error_description":"Identity not found"}`}

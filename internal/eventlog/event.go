@@ -45,6 +45,8 @@ const (
 	TokenFailed    Step = "token_failed"
 	RefreshFailed  Step = "refresh_failed" // the old token serves on
 	BearerGranted  Step = "bearer"         // where a bound token was wanted
+	FellBack       Step = "fallback"       // azidentity serves instead of IMDS v2
+	CameBack       Step = "fallback_over"
 
 	Minted        Step = "mint"
 	MintFailed    Step = "mint_failed"
@@ -73,6 +75,8 @@ var steps = map[Step]struct {
 	TokenFailed:    {Authentication, "no token", ""},
 	RefreshFailed:  {Authentication, "could not refresh the token", ", the old one is used on"},
 	BearerGranted:  {Authentication, "Entra binds no tokens", ", bearer tokens for it for an hour"},
+	FellBack:       {Authentication, "IMDS v2 does not serve, azidentity does", ""},
+	CameBack:       {Authentication, "IMDS v2 serves again", ""},
 	Minted:         {Binding, "minted", ""},
 	MintFailed:     {Binding, "could not mint a binding", ""},
 	Reissued:       {Binding, "IMDS issued the evicted certificate again:", ", it is asked to bypass its cache"},

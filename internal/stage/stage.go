@@ -19,6 +19,8 @@ const (
 	Issue Stage = "issue"
 	// Token is the token request to Entra.
 	Token Stage = "token"
+	// V1 is azidentity's credential, where IMDS v2 does not serve.
+	V1 Stage = "v1"
 )
 
 var waits = map[Stage]string{
@@ -27,6 +29,7 @@ var waits = map[Stage]string{
 	Attestation: "the attestation of the key",
 	Issue:       "IMDS to issue a certificate",
 	Token:       "Entra to answer",
+	V1:          "azidentity's ManagedIdentityCredential",
 }
 
 // Wait says what is waited for in the stage.
