@@ -17,6 +17,7 @@ tools:
 lint: tools
 	@test -z "$$(gofmt -l *.go */)" || { gofmt -d *.go */; exit 1; }
 	for os in linux windows darwin; do GOOS=$$os go vet ./... && GOOS=$$os $(STATICCHECK) ./... || exit 1; done
+	./scripts/build-everywhere.sh
 	go mod tidy -diff
 	for module in $(NESTED); do (cd $$module && go vet ./... && $(STATICCHECK) ./... && go mod tidy -diff) || exit 1; done
 	go run golang.org/x/sys/windows/mkwinsyscall winstore/syscall_windows.go | diff winstore/zsyscall_windows.go -
@@ -48,6 +49,7 @@ examples:
 	go run ./examples/quickstart
 	go run ./examples/chained
 	go run ./examples/chained -without
+	go run ./examples/managed
 	cd examples/storage && go run .
 	cd examples/keyvault && go run .
 

@@ -26,28 +26,40 @@ type bindings struct {
 
 // resolve returns the binding in use, with its connections.
 func (b *bindings) resolve(ctx context.Context) (*mtls.Transport, error) {
-	source := b.source
-	source.Foreground = b.closed.Load()
-	carry, id := b.tracing.carry(ctx), correlation.ID(ctx)
-	source.Mint = func(ctx context.Context, request mtls.MintRequest) (*mtls.Binding, error) {
-		return b.source.Mint(correlation.With(carry(ctx), id), request)
-	}
-	binding, err := b.cache.GetOrMint(ctx, source)
+	binding, err := b.cache.GetOrMint(ctx, b.traced(ctx))
 	if err != nil {
 		return nil, err
 	}
 	return b.of(binding), nil
 }
 
+// renew has another binding minted, and put in the place of the one in use.
+func (b *bindings) renew(ctx context.Context) error { return b.cache.Renew(ctx, b.traced(ctx)) }
+
+// traced returns the source for a call, whose span its mint goes by.
+func (b *bindings) traced(ctx context.Context) mtls.Source {
+	source := b.source
+	source.Foreground = b.closed.Load()
+	carry, id := b.tracing.carry(ctx), correlation.ID(ctx)
+	source.Mint = func(ctx context.Context, request mtls.MintRequest) (*mtls.Binding, error) {
+		return b.source.Mint(correlation.With(carry(ctx), id), request)
+	}
+	return source
+}
+
 // rejected has a refused binding evicted; its connections end, and its bound tokens go with it. It reports whether another try is
 // of use.
 func (b *bindings) rejected(ctx context.Context, refusal *mtls.Refusal) (again bool) {
-	eventlog.Writef(ctx, eventlog.Recovery, "%v", refusal)
+	ctx, span := b.tracing.Start(ctx, credName+".recover", nil)
+	defer span.End()
+	eventlog.Emit(ctx, eventlog.Event{
+		Step: eventlog.Refused, Thumbprint: refusal.Binding.Thumbprint(), Host: refusal.Host, Err: refusal.Err,
+	})
 	again = b.cache.RemoveBadCert(ctx, b.source, refusal)
 	if refusal.Binding.Evicted() {
 		b.forget(refusal.Binding)
 	}
-	b.tracing.SpanFromContext(ctx).SetAttributes(
+	span.SetAttributes(
 		tracing.Attribute{Key: "azmtls.refused_certificate", Value: eventlog.Mask(refusal.Binding.Thumbprint())},
 		tracing.Attribute{Key: "azmtls.refused_at", Value: refusal.Host},
 		tracing.Attribute{Key: "azmtls.recovery_retry", Value: again},

@@ -41,17 +41,17 @@ type hints struct {
 func (b *binder) hint(ctx context.Context, wanted TokenType, resource string, marked, cae bool) {
 	switch h := &b.hints; {
 	case marked:
-		h.elsewhere.say(ctx, "a bound client asked for a token for %s that it does not send as Authorization: Bearer, "+
+		b.say(ctx, &h.elsewhere, "a bound client asked for a token for %s that it does not send as Authorization: Bearer, "+
 			"as those of Cosmos DB and container registries do: with TokenTypeAuto it is a bearer token, "+
 			"bound to no certificate", resource)
 	case cae && isMarked(ctx):
-		h.other.say(ctx, "a client that is bound to another credential asked for a token for %s, and will send it as "+
+		b.say(ctx, &h.other, "a client that is bound to another credential asked for a token for %s, and will send it as "+
 			"Bearer, without a certificate: call BindClientOptions of the credential that the client is made with", resource)
 	case cae && b.unused.Load() > 0:
-		h.late.say(ctx, "a client that is not bound asked for a token for %s, while no client has used the options that "+
+		b.say(ctx, &h.late, "a client that is not bound asked for a token for %s, while no client has used the options that "+
 			"BindClientOptions was given: call it before the client is made, which copies its options", resource)
 	case wanted == TokenTypeMtlsPoP:
-		h.demanded.say(ctx, "a proof-of-possession token for %s was asked for, but not by a bound client: an Azure SDK "+
+		b.say(ctx, &h.demanded, "a proof-of-possession token for %s was asked for, but not by a bound client: an Azure SDK "+
 			"client sends it as Bearer, and is refused. Call BindClientOptions before the client is made, "+
 			"or leave TokenType at TokenTypeAuto", resource)
 	}
@@ -60,8 +60,8 @@ func (b *binder) hint(ctx context.Context, wanted TokenType, resource string, ma
 // hint is said once.
 type hint struct{ said atomic.Bool }
 
-func (h *hint) say(ctx context.Context, format string, args ...any) {
+func (b *binder) say(ctx context.Context, h *hint, format, about string) {
 	if !h.said.Load() && h.said.CompareAndSwap(false, true) {
-		eventlog.Writef(ctx, EventAuthentication, format, args...)
+		eventlog.Writef(eventlog.Observe(ctx, b.observer), EventAuthentication, format, about)
 	}
 }

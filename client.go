@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
 	"github.com/azmtls/azmtls/internal/eventlog"
@@ -25,6 +26,11 @@ import (
 // its body cannot be read again, the caller gets the 401, and the next request has that token. Responses are not
 // buffered, errors (400 and above) are.
 func (c *ImdsV2MtlsCredential) Client(scope string, hosts ...string) *http.Client {
+	return c.clientWith(c, scope, hosts)
+}
+
+// clientWith is Client with the tokens of a credential that has this one do the work.
+func (c *ImdsV2MtlsCredential) clientWith(tokens azcore.TokenCredential, scope string, hosts []string) *http.Client {
 	if !c.made() {
 		return &http.Client{Transport: &clientTransport{useless: errNotMade}}
 	}
@@ -41,7 +47,7 @@ func (c *ImdsV2MtlsCredential) Client(scope string, hosts ...string) *http.Clien
 	t.destinations, t.useless = newDestinations(hosts)
 	options.Transport = bodyTransport{options.Transport}
 	t.pipeline = runtime.NewPipeline(module, version, runtime.PipelineOptions{
-		PerRetry: []policy.Policy{runtime.NewBearerTokenPolicy(c, []string{scope}, nil)},
+		PerRetry: []policy.Policy{runtime.NewBearerTokenPolicy(tokens, []string{scope}, nil)},
 	}, &options)
 	return &http.Client{Transport: t}
 }

@@ -7,15 +7,9 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
-	"github.com/azmtls/azmtls/internal/correlation"
-	"github.com/azmtls/azmtls/internal/entra"
-	"github.com/azmtls/azmtls/internal/eventlog"
-	"github.com/azmtls/azmtls/internal/flight"
 	"github.com/azmtls/azmtls/internal/imds"
 	"github.com/azmtls/azmtls/internal/tokencache"
 	"github.com/azmtls/azmtls/mtls"
-	"github.com/google/uuid"
 )
 
 const (
@@ -32,12 +26,15 @@ type ImdsV2MtlsCredential struct {
 	demanding bool // the caller demanded what only IMDS v2 gives: bound tokens, or a strong key
 	tokens    *tokencache.Cache
 	grants    grants
+	bindings  *bindings
 	requests  *tokenClient
 	keys      *keySource
 	clients   *binder
 	tracing   tracer
+	record    *record
 	closed    atomic.Bool // no work in the background any more
 	closeIdle []func()
+	landed    func(context.Context, tokencache.Request, error) // told how requests ended, those that nobody waits for too
 }
 
 // NewImdsV2MtlsCredential creates an ImdsV2MtlsCredential. Pass nil to accept default options: the system-assigned identity,
@@ -75,10 +72,12 @@ func newCredential(o ImdsV2MtlsCredentialOptions) (*ImdsV2MtlsCredential, error)
 		tokens:    tokencache.New(o.Cache.Clock),
 		grants:    grants{clock: o.Cache.Clock},
 		tracing:   tracer{o.TracingProvider.NewTracer(credName, version)},
+		record:    newRecord(o.Cache.Clock, o.Observer),
+		landed:    func(context.Context, tokencache.Request, error) {},
 	}
 	c.keys = newKeySource(o.KeyProvider, o.MinBindingStrength, &c.closed)
-	issuer := &issuer{imds: service, keys: c.keys, attestation: o.Attestation}
-	bindings := &bindings{
+	issuer := &issuer{imds: service, keys: c.keys, attestation: o.Attestation, tracing: c.tracing}
+	c.bindings = &bindings{
 		cache: o.Cache,
 		source: mtls.Source{
 			Alias: o.alias(id), Endpoint: service.Endpoint(), Keys: o.KeyProvider, MinStrength: o.MinBindingStrength,
@@ -88,9 +87,9 @@ func newCredential(o ImdsV2MtlsCredentialOptions) (*ImdsV2MtlsCredential, error)
 		tracing:  c.tracing,
 		closed:   &c.closed,
 	}
-	c.requests = newTokenClient(o.ClientOptions, bindings)
-	c.clients = newBinder(c.tokens, bindings, c.current)
-	c.closeIdle = []func(){bindings.closeIdle, c.clients.plain.CloseIdleConnections, service.CloseIdle}
+	c.requests = newTokenClient(o.ClientOptions, c.bindings)
+	c.clients = newBinder(c.tokens, c.bindings, c.current, c.record.observer)
+	c.closeIdle = []func(){c.bindings.closeIdle, c.clients.plain.CloseIdleConnections, service.CloseIdle}
 	return c, nil
 }
 
@@ -102,129 +101,86 @@ func newCredential(o ImdsV2MtlsCredentialOptions) (*ImdsV2MtlsCredential, error)
 // ChainedTokenCredential goes on; every other error is an *[AuthenticationError]. With TokenTypeMtlsPoP or a MinBindingStrength the
 // caller has demanded what IMDS v2 alone gives: then its refusal to certify is an *[AuthenticationError] too.
 func (c *ImdsV2MtlsCredential) GetToken(ctx context.Context, opts policy.TokenRequestOptions) (azcore.AccessToken, error) {
-	if err := c.check(ctx, opts); err != nil {
-		return azcore.AccessToken{}, newAuthenticationError(err, nil)
-	}
-	resource := resourceOf(opts.Scopes[0])
-	bound, err := c.wantsBound(ctx, resource, opts)
-	if err != nil {
-		return azcore.AccessToken{}, newAuthenticationError(err, nil)
-	}
-	key := tokencache.Key{Resource: resource, Bound: bound, CAE: opts.EnableCAE}
-	if opts.Claims == "" {
-		if e, refresh := c.tokens.Get(key); e != nil {
-			if refresh && !c.closed.Load() {
-				c.refresh(key)
-			}
-			return e.Token, nil
-		}
-	}
-	e, err := c.token(ctx, key, opts.Claims)
+	e, err := c.get(ctx, opts, false)
 	if err != nil {
 		return azcore.AccessToken{}, err
 	}
 	return e.Token, nil
 }
 
-// token gets a token that the cache does not have, or may not give out because of claims. Callers who want the same one at the
-// same time share it.
-func (c *ImdsV2MtlsCredential) token(ctx context.Context, key tokencache.Key, claims string) (*tokencache.Entry, error) {
-	if err := checkResource(key.Resource); err != nil {
-		return nil, newAuthenticationError(err, nil)
-	}
-	if _, err := entra.MergeClaims(claims, key.CAE); err != nil {
-		return nil, newAuthenticationError(err, nil)
-	}
-	carry := c.tracing.carry(ctx)
-	e, err := c.tokens.Share(ctx, key, claims, func(ctx context.Context) (*tokencache.Entry, error) {
-		if claims == "" {
-			if e, _ := c.tokens.Get(key); e != nil {
-				return e, nil // it came between this caller's look into the cache and its turn
-			}
-		}
-		return c.authenticate(carry(ctx), key, claims)
-	})
-	if err != nil && !explained(err) { // this caller stopped waiting
-		if err == ctx.Err() {
-			err = fmt.Errorf("nothing was done yet: %w", err)
-		}
-		err = newAuthenticationError(err, nil)
-	}
-	return e, err
-}
-
-// current returns the token to send in the place of one that was issued here: itself, or, when it is not valid any more, the
-// one that GetToken would give now. A client's own policy may hold a token for long after its binding was evicted.
-func (c *ImdsV2MtlsCredential) current(ctx context.Context, issued *tokencache.Entry) (*tokencache.Entry, error) {
-	if c.tokens.Valid(issued) {
-		return issued, nil
-	}
-	if e, _ := c.tokens.Get(issued.Key); e != nil {
-		return e, nil
-	}
-	return c.token(ctx, issued.Key, "")
-}
-
-// authenticate asks Entra for a token.
-func (c *ImdsV2MtlsCredential) authenticate(
+// GetBoundToken returns a proof-of-possession token, whatever the TokenType of the credential, and the binding that it is bound
+// to: for programs that are neither Azure SDK clients nor use net/http, a gRPC client say. The token is of use only on
+// connections that present Binding.Certificate, with the scheme mtls_pop. The two belong together: ask for both again, and
+// connect anew, when the binding is another one than before.
+//
+// Options, caching, recovery and errors are those of [ImdsV2MtlsCredential.GetToken]. The error is
+// [ErrTokenBindingUnsupported] where Entra says that it binds no tokens for the resource: a bearer token never takes the place.
+func (c *ImdsV2MtlsCredential) GetBoundToken(
 	ctx context.Context,
-	key tokencache.Key,
-	claims string,
-) (e *tokencache.Entry, err error) {
-	id := uuid.NewString()
-	ctx, end := runtime.StartSpan(correlation.With(ctx, id), credName+".GetToken", c.tracing.Tracer, nil)
-	defer func() { end(err) }()
-	defer c.keys.prepare()
-	merged, err := entra.MergeClaims(claims, key.CAE)
+	opts policy.TokenRequestOptions,
+) (azcore.AccessToken, *mtls.Binding, error) {
+	e, err := c.get(ctx, opts, true)
 	if err != nil {
-		return nil, newAuthenticationError(err, nil)
+		return azcore.AccessToken{}, nil, err
 	}
-	x := &exchange{
-		request:       entra.Request{Resource: key.Resource, TokenType: tokenType(key.Bound), Claims: merged},
-		correlationID: id,
-	}
-	token, err := c.requests.exchange(ctx, x)
-	if err != nil && key.Bound && c.tokenType == TokenTypeAuto {
-		if bearer, ok := c.bearerInstead(ctx, x, claims, err); ok {
-			token, err, key.Bound = bearer, nil, false
-		}
-	}
+	return e.Token, e.Binding, nil
+}
+
+// get returns a token: a bound one if that is demanded, else of the type that this call gets.
+func (c *ImdsV2MtlsCredential) get(
+	ctx context.Context,
+	opts policy.TokenRequestOptions,
+	demanded bool,
+) (*tokencache.Entry, error) {
+	r, err := c.request(ctx, opts, demanded)
 	if err != nil {
-		err = explain(flight.Explain(ctx, err), x, c.demanding)
-		eventlog.Writef(ctx, EventAuthentication, "no token for %s: %v", key.Resource, err)
 		return nil, err
 	}
-	binding := x.transport.Binding()
-	eventlog.Writef(ctx, EventAuthentication, "got a %s token for %s with binding %s",
-		x.request.TokenType, key.Resource, eventlog.Mask(binding.Thumbprint()))
-	e = c.tokens.NewEntry(key, token.Value, token.Life, token.Refresh, binding)
-	c.tokens.Put(e)
-	return e, nil
-}
-
-func tokenType(bound bool) string {
-	if bound {
-		return entra.TypeMtlsPoP
+	if e := c.atHand(ctx, r); e != nil {
+		return e, nil
 	}
-	return entra.TypeBearer
+	return c.token(ctx, r)
 }
 
-// refresh replaces a token that is still valid, in the background; if that fails, it goes on being used, and the next attempt is
-// half a minute off.
-func (c *ImdsV2MtlsCredential) refresh(key tokencache.Key) {
-	c.tokens.Refresh(key, func(ctx context.Context) (*tokencache.Entry, error) {
-		e, err := c.authenticate(ctx, key, "")
-		if err != nil {
-			eventlog.Writef(
-				ctx,
-				EventAuthentication,
-				"refreshing the token for %s failed, the old one is used on: %v",
-				key.Resource,
-				err,
-			)
+// request returns what a call asks for.
+func (c *ImdsV2MtlsCredential) request(
+	ctx context.Context,
+	opts policy.TokenRequestOptions,
+	demanded bool,
+) (tokencache.Request, error) {
+	if err := c.check(ctx, opts); err != nil {
+		return tokencache.Request{}, inputError(err)
+	}
+	resource := resourceOf(opts.Scopes[0])
+	bound := demanded
+	if !demanded {
+		var err error
+		if bound, err = c.wantsBound(ctx, resource, opts); err != nil {
+			return tokencache.Request{}, inputError(err)
 		}
-		return e, err
-	})
+	}
+	return tokencache.Request{
+		Key:      tokencache.Key{Resource: resource, Bound: bound, CAE: opts.EnableCAE},
+		Claims:   opts.Claims,
+		NoBearer: demanded || c.tokenType == TokenTypeMtlsPoP,
+	}, nil
+}
+
+// atHand returns the token that the cache has, nil if it has none, or may not give it out because of claims. It sees to
+// it that the token is refreshed in time.
+func (c *ImdsV2MtlsCredential) atHand(ctx context.Context, r tokencache.Request) *tokencache.Entry {
+	if r.Claims != "" {
+		return nil
+	}
+	e, refresh := c.tokens.Get(r.Key)
+	if e == nil {
+		return nil
+	}
+	if refresh && !c.closed.Load() {
+		c.refresh(ctx, r)
+	}
+	c.record.cached.Inc()
+	return e
 }
 
 // Close ends background refreshes and closes idle connections. A closed credential still gets tokens, without those.

@@ -12,6 +12,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/azmtls/azmtls/internal/callers"
+	"github.com/azmtls/azmtls/internal/eventlog"
 	"github.com/azmtls/azmtls/internal/failure"
 	"github.com/azmtls/azmtls/internal/keyvault"
 	"github.com/azmtls/azmtls/internal/template"
@@ -48,10 +49,12 @@ type binder struct {
 	plain    *http.Client                                                        // presents no certificate, otherwise connects alike
 	unused   atomic.Int32                                                        // bound options that no client has used yet
 	hints    hints
+	observer *eventlog.Observer
 }
 
 func newBinder(
 	tokens *tokencache.Cache, b *bindings, current func(context.Context, *tokencache.Entry) (*tokencache.Entry, error),
+	observer *eventlog.Observer,
 ) *binder {
 	plain := template.Clone(b.template)
 	callers.GuardTransport(plain)
@@ -59,6 +62,7 @@ func newBinder(
 		tokens:   tokens,
 		bindings: b,
 		current:  current,
+		observer: observer,
 		plain:    &http.Client{Transport: plain, CheckRedirect: leaveToken},
 	}
 }
@@ -93,10 +97,15 @@ type markedContext struct {
 // markKey is of the credential that the client is bound to, nil for any.
 type markKey struct{ binder *binder }
 
-// Value answers for the credential that the client is bound to: a client may be bound to several.
+// Value answers for the credential that the client is bound to: a client may be bound to several. It is observed too.
 func (m *markedContext) Value(key any) any {
-	if key, ok := key.(markKey); ok && (key.binder == m.binder || key.binder == nil) {
-		return m
+	switch key := key.(type) {
+	case markKey:
+		if key.binder == m.binder || key.binder == nil {
+			return m
+		}
+	case eventlog.ObserverKey:
+		return m.binder.observer
 	}
 	return m.Context.Value(key)
 }
@@ -190,7 +199,7 @@ func (p popPolicy) Do(req *policy.Request) (*http.Response, error) {
 	}
 	resp, err := req.Next()
 	if err == nil && !marked.reached {
-		p.binder.hints.bypassed.say(raw.Context(), "a proof-of-possession token went to %s without its certificate: "+
+		p.binder.say(raw.Context(), &p.binder.hints.bypassed, "a proof-of-possession token went to %s without its certificate: "+
 			"the client's Transport is another than BindClientOptions set; "+
 			"set yours before, and it goes on serving other tokens", raw.URL.Host)
 	}

@@ -2,6 +2,7 @@ package azmtls
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
@@ -10,19 +11,21 @@ import (
 	"github.com/azmtls/azmtls/internal/imds"
 	"github.com/azmtls/azmtls/internal/oauth"
 	"github.com/azmtls/azmtls/internal/problem"
+	"github.com/azmtls/azmtls/internal/stage"
 )
 
 const (
 	// EventAuthentication logs tokens that were obtained, and why some were not.
 	EventAuthentication = eventlog.Authentication
-	// EventBinding logs the life of bindings: loaded, minted, saved, rotated.
+	// EventBinding logs the life of bindings: loaded, minted, renewed.
 	EventBinding = eventlog.Binding
 	// EventRecovery logs recovery: what was refused and why, what was evicted, what was tried again.
 	EventRecovery = eventlog.Recovery
 )
 
 // ErrTokenBindingUnsupported says that the resource does not support proof-of-possession tokens (AADSTS392196). Set TokenType to
-// [TokenTypeAuto] or [TokenTypeBearer] to get bearer tokens for it.
+// [TokenTypeAuto] or [TokenTypeBearer] to get bearer tokens for it. [ManagedIdentityCredential.GetBoundToken] returns it too while
+// azidentity serves.
 var ErrTokenBindingUnsupported = errors.New("the resource does not support proof-of-possession tokens; " +
 	"set TokenType to TokenTypeAuto or TokenTypeBearer to get bearer tokens for it")
 
@@ -34,6 +37,8 @@ type AuthenticationError struct {
 	AADSTS string
 	// CorrelationID identifies the requests in the logs of IMDS and Entra; empty when none was made.
 	CorrelationID string
+	// Stage is where it came about.
+	Stage Stage
 	// Recovery is what was done about it.
 	Recovery Recovery
 
@@ -41,7 +46,7 @@ type AuthenticationError struct {
 }
 
 func newAuthenticationError(err error, x *exchange) *AuthenticationError {
-	e := &AuthenticationError{err: err, Recovery: recoveryOf(err, x), AADSTS: oauthCode(err)}
+	e := &AuthenticationError{err: err, Stage: Stage(stage.Of(err)), Recovery: recoveryOf(err, x), AADSTS: oauthCode(err)}
 	if x != nil {
 		e.CorrelationID = x.correlationID
 	}
@@ -53,6 +58,9 @@ func newAuthenticationError(err error, x *exchange) *AuthenticationError {
 	}
 	return e
 }
+
+// inputError is the error of a call that cannot be served, whatever is there.
+func inputError(err error) error { return newAuthenticationError(stage.At(stage.Input, err), nil) }
 
 // oauthCode returns the first of Entra's codes in an error, empty if there is none.
 func oauthCode(err error) string {
@@ -137,6 +145,28 @@ func (e *unavailable) Unwrap() []error { return []error{e.error, e.cause} }
 
 // NonRetriable marks the error for azcore's retry policy.
 func (*unavailable) NonRetriable() {}
+
+// neitherError is the error of a call that neither IMDS v2 nor azidentity could serve.
+type neitherError struct{ v2, v1 error }
+
+func (e *neitherError) Error() string {
+	return fmt.Sprintf("%s: neither IMDS v2 nor azidentity has a token.\n\t%v\n\tazidentity: %s",
+		fallbackName, e.v2, problem.MaskIDs(e.v1.Error()))
+}
+
+// Unwrap returns both. azidentity's comes first, lest its chain finds an AuthenticationFailedError in v2's.
+func (e *neitherError) Unwrap() []error { return []error{e.v1, e.v2} }
+
+// NonRetriable marks the error for azcore's retry policy: what can be retried has been.
+func (*neitherError) NonRetriable() {}
+
+// withoutUnavailable returns the error as one after which no chain goes on: whether one does is azidentity's word.
+func withoutUnavailable(err error) error {
+	if not, ok := errors.AsType[*unavailable](err); ok {
+		return newAuthenticationError(not.cause, nil)
+	}
+	return err
+}
 
 // explained reports whether the error is one that explain returned: both kinds are marked for azcore.
 func explained(err error) bool {

@@ -3,6 +3,7 @@ package azmtls
 import (
 	"context"
 	"errors"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"regexp"
@@ -48,6 +49,23 @@ func (g *grants) bearer(resource string) bool {
 	now := g.clock.Boot()
 	found := g.resources[resource]
 	return now < g.tenant || (found.bearer && now < found.until)
+}
+
+// status returns which resources get bearer tokens where bound ones are wanted, by name.
+func (g *grants) status() []BearerStatus {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	var found []BearerStatus
+	now, wall := g.clock.Boot(), g.clock.Wall()
+	if now < g.tenant {
+		found = append(found, BearerStatus{Until: wall.Add(g.tenant - now)})
+	}
+	for _, resource := range slices.Sorted(maps.Keys(g.resources)) {
+		if r := g.resources[resource]; r.bearer && now < r.until {
+			found = append(found, BearerStatus{Resource: resource, Until: wall.Add(r.until - now)})
+		}
+	}
+	return found
 }
 
 // declined reports whether it was found out not long ago that a bearer token cannot be had either.
@@ -140,12 +158,6 @@ func (c *ImdsV2MtlsCredential) bearerInstead(
 		*x = bound // the first error stands
 		return token, false
 	}
-	eventlog.Writef(
-		ctx,
-		EventAuthentication,
-		"Entra binds no tokens for %s (%v): bearer tokens for it for an hour",
-		resource,
-		declined,
-	)
+	eventlog.Emit(ctx, eventlog.Event{Step: eventlog.BearerGranted, Resource: resource, Err: declined})
 	return token, true
 }

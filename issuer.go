@@ -13,6 +13,7 @@ import (
 	"github.com/azmtls/azmtls/internal/flight"
 	"github.com/azmtls/azmtls/internal/imds"
 	"github.com/azmtls/azmtls/internal/limits"
+	"github.com/azmtls/azmtls/internal/stage"
 	"github.com/azmtls/azmtls/mtls"
 )
 
@@ -21,11 +22,14 @@ type issuer struct {
 	imds        *imds.Client
 	keys        *keySource
 	attestation mtls.AttestationProvider // nil: not attested
+	tracing     tracer
 }
 
 // mint gets a new binding: a key, the metadata that its certificate request names, the attestation of the key if there is a
 // provider, the certificate. A failure that asking again would repeat is marked as [failure.Definite].
-func (i *issuer) mint(ctx context.Context, request mtls.MintRequest) (*mtls.Binding, error) {
+func (i *issuer) mint(ctx context.Context, request mtls.MintRequest) (b *mtls.Binding, err error) {
+	ctx, end := i.tracing.start(ctx, "mint")
+	defer func() { end(err) }()
 	key, metadata, err := i.prepare(ctx)
 	if err != nil {
 		return nil, err
@@ -35,7 +39,7 @@ func (i *issuer) mint(ctx context.Context, request mtls.MintRequest) (*mtls.Bind
 		csr.Params{ClientID: metadata.ClientID, TenantID: metadata.TenantID, CuID: metadata.CuID.JSON()},
 	)
 	if err != nil {
-		return nil, definite(ctx, err)
+		return nil, stage.At(stage.Key, definite(ctx, err))
 	}
 	jwt, err := i.attest(ctx, mtls.AttestationRequest{
 		Endpoint: metadata.AttestationEndpoint, ClientID: metadata.ClientID, Key: key, Fresh: request.FreshAttestation,
@@ -43,8 +47,11 @@ func (i *issuer) mint(ctx context.Context, request mtls.MintRequest) (*mtls.Bind
 	if err != nil {
 		return nil, definite(ctx, err)
 	}
-	flight.Enter(ctx, "IMDS to issue a certificate")
-	issued, err := i.imds.Issue(ctx, der, jwt, request.BypassCache)
+	var issued imds.Issued
+	err = i.tracing.stage(ctx, stage.Issue, func(ctx context.Context) error {
+		issued, err = i.imds.Issue(ctx, der, jwt, request.BypassCache)
+		return err
+	})
 	if imds.IsRefusal(err) {
 		return nil, fmt.Errorf("IMDS v2 does not certify the key of this machine (strength %s, attested: %t): %w",
 			key.Strength(), jwt != "", err)
@@ -52,12 +59,13 @@ func (i *issuer) mint(ctx context.Context, request mtls.MintRequest) (*mtls.Bind
 	if err != nil {
 		return nil, err
 	}
-	b, err := mtls.NewBinding(issued.Certificate, key, issued.Endpoint, issued.ClientID)
+	b, err = mtls.NewBinding(issued.Certificate, key, issued.Endpoint, issued.ClientID)
 	if err == nil {
 		err = vetIssued(issued, metadata)
 	}
 	if err != nil {
-		return nil, failure.Definite(fmt.Errorf("IMDS issued a certificate that cannot be used: %w", err))
+		err = failure.Definite(fmt.Errorf("IMDS issued a certificate that cannot be used: %w", err))
+		return nil, stage.At(stage.Issue, err)
 	}
 	b.Issued = issued.Date
 	i.keys.minted.Store(true)
@@ -103,17 +111,23 @@ func (i *issuer) prepareAtOnce(ctx context.Context) (mtls.Key, imds.Metadata, er
 	return m.key, metadata, err
 }
 
-func (i *issuer) key(ctx context.Context) (mtls.Key, error) {
-	key, err := i.keys.key(ctx)
+func (i *issuer) key(ctx context.Context) (key mtls.Key, err error) {
+	err = i.tracing.stage(ctx, stage.Key, func(ctx context.Context) error {
+		key, err = i.keys.key(ctx)
+		return err
+	})
 	if err != nil {
 		return nil, definite(ctx, err)
 	}
 	return key, nil
 }
 
-func (i *issuer) metadata(ctx context.Context) (imds.Metadata, error) {
-	flight.Enter(ctx, "IMDS to say what this machine is")
-	return i.imds.Metadata(ctx)
+func (i *issuer) metadata(ctx context.Context) (metadata imds.Metadata, err error) {
+	err = i.tracing.stage(ctx, stage.Metadata, func(ctx context.Context) error {
+		metadata, err = i.imds.Metadata(ctx)
+		return err
+	})
+	return metadata, err
 }
 
 // identify asks whose machine this is.
@@ -131,21 +145,19 @@ func definite(ctx context.Context, err error) error {
 }
 
 // attest returns the attestation JWT of the key, empty if the credential does not attest.
-func (i *issuer) attest(ctx context.Context, request mtls.AttestationRequest) (string, error) {
+func (i *issuer) attest(ctx context.Context, request mtls.AttestationRequest) (jwt string, err error) {
 	if i.attestation == nil {
 		return "", nil
 	}
-	jwt, err := flight.Within(
-		ctx,
-		limits.Attestation,
-		"the attestation of the key",
-		func(ctx context.Context) (string, error) {
+	err = i.tracing.stage(ctx, stage.Attestation, func(ctx context.Context) error {
+		jwt, err = flight.Within(ctx, limits.Attestation, stage.Attestation, func(ctx context.Context) (string, error) {
 			return i.attestation.Attest(ctx, request)
-		},
-	)
-	if err == nil && strings.TrimSpace(jwt) == "" {
-		err = errors.New("the provider returned no token")
-	}
+		})
+		if err == nil && strings.TrimSpace(jwt) == "" {
+			err = errors.New("the provider returned no token")
+		}
+		return err
+	})
 	if err != nil {
 		return "", fmt.Errorf("attesting the key at %s, no certificate was requested: %w", request.Endpoint, err)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/azmtls/azmtls/internal/flight"
 	"github.com/azmtls/azmtls/internal/limits"
+	"github.com/azmtls/azmtls/internal/stage"
 	"github.com/azmtls/azmtls/mtls"
 )
 
@@ -39,7 +40,7 @@ func (s *keySource) key(ctx context.Context) (mtls.Key, error) {
 		return key, nil
 	default:
 	}
-	key, err := flight.Within(ctx, limits.Key, "the key provider", s.provider.Key)
+	key, err := flight.Within(ctx, limits.Key, stage.Key, s.provider.Key)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("getting a key from the key provider: %w", err)

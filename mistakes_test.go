@@ -45,6 +45,7 @@ func mistakes() []mistakesOf {
 		{"The way to Entra", networkMistakes()},
 		{"Entra", entraMistakes()},
 		{"Recovery", recoveryMistakes()},
+		{"ManagedIdentityCredential", fallbackMistakes()},
 	}
 }
 

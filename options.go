@@ -80,6 +80,12 @@ type ImdsV2MtlsCredentialOptions struct {
 	// Cache keeps certificates in memory. Nil is one that all credentials of the process share, so that those for the same
 	// identity use the same certificate.
 	Cache *mtls.Cache
+
+	// Observer gets the steps of the credential, in order and as soon as nobody waits for them any more, so that it may ask the
+	// credential for a token: for metrics and logs of other kinds than azcore's ([LogEvents]). It is called by whoever took
+	// the step, so it should be quick, and it may be called by several at once. What credentials for the same identity share is
+	// told to the one whose call began it. A panic in it is logged.
+	Observer func(Event)
 }
 
 // check refuses options that cannot work.

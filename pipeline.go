@@ -14,9 +14,9 @@ import (
 	"github.com/azmtls/azmtls/internal/clock"
 	"github.com/azmtls/azmtls/internal/entra"
 	"github.com/azmtls/azmtls/internal/failure"
-	"github.com/azmtls/azmtls/internal/flight"
 	"github.com/azmtls/azmtls/internal/limits"
 	"github.com/azmtls/azmtls/internal/oauth"
+	"github.com/azmtls/azmtls/internal/stage"
 	"github.com/azmtls/azmtls/mtls"
 )
 
@@ -58,8 +58,14 @@ func (c *tokenClient) exchange(ctx context.Context, x *exchange) (entra.Token, e
 	if err != nil {
 		return entra.Token{}, err
 	}
+	token, err := readToken(resp, x.request.TokenType)
+	return token, stage.At(stage.Token, err)
+}
+
+// readToken reads Entra's answer.
+func readToken(resp *http.Response, tokenType string) (entra.Token, error) {
 	if resp.StatusCode == http.StatusOK {
-		token, err := entra.ParseToken(resp, x.request.TokenType)
+		token, err := entra.ParseToken(resp, tokenType)
 		if err != nil {
 			err = fmt.Errorf("asking %s for a token: %w", resp.Request.URL.Host, err)
 		}
@@ -100,8 +106,12 @@ func (p resolvePolicy) Do(req *policy.Request) (*http.Response, error) {
 	}
 	x.transport = transport
 	x.resolved++
-	flight.Enter(req.Raw().Context(), "Entra to answer")
-	return req.Next()
+	var resp *http.Response
+	err = p.bindings.tracing.stage(req.Raw().Context(), stage.Token, func(ctx context.Context) (err error) {
+		resp, err = req.WithContext(ctx).Next()
+		return err
+	})
+	return resp, err
 }
 
 // exchangeTransport sends a token request over the connections of its binding, and reads the answer whole: one that is cut short is

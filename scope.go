@@ -16,15 +16,24 @@ var errNotMade = errors.New("the credential was not made by NewImdsV2MtlsCredent
 // made reports whether the credential can be used.
 func (c *ImdsV2MtlsCredential) made() bool { return c != nil && c.tokens != nil }
 
-// check refuses a call that cannot work, before any network call.
+// check refuses a call for a token that cannot work, before any network call.
 func (c *ImdsV2MtlsCredential) check(ctx context.Context, opts policy.TokenRequestOptions) error {
+	if err := c.callable(ctx); err != nil {
+		return err
+	}
+	if len(opts.Scopes) != 1 {
+		return fmt.Errorf("GetToken takes exactly one scope, got %d", len(opts.Scopes))
+	}
+	return nil
+}
+
+// callable refuses any call that cannot work.
+func (c *ImdsV2MtlsCredential) callable(ctx context.Context) error {
 	switch {
 	case !c.made():
 		return errNotMade
 	case ctx == nil:
-		return errors.New("GetToken needs a context, got nil")
-	case len(opts.Scopes) != 1:
-		return fmt.Errorf("GetToken takes exactly one scope, got %d", len(opts.Scopes))
+		return errors.New("the call needs a context, got nil")
 	}
 	return nil
 }

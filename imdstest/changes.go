@@ -9,7 +9,7 @@ import (
 	"strconv"
 )
 
-// Edit is the action that changes the JSON object of the answer, AtAnswer of Metadata, Issue and Token. Answers that
+// Edit is the action that changes the JSON object of the answer, AtAnswer of Metadata, Issue, V1 and Token. Answers that
 // are not 200 stay as they are.
 type Edit func(map[string]any)
 

@@ -8,9 +8,10 @@ import (
 
 // Counts says how often things have happened.
 type Counts struct {
-	Metadata, Issue, Token, Resource        int // requests, refused ones and those that a fault struck included
+	Metadata, Issue, V1, Token, Resource    int // requests, refused ones and those that a fault struck included
 	IssueBypass                             int // requests to Issue with bypass_cache, counted by Issue as well
 	Issued, TokenIssued, ResourceAuthorized int // requests that got what they asked for
+	V1Issued                                int // tokens of IMDS v1
 	TokenConnections, ResourceConnections   int // TLS connections on which a client certificate was presented
 	Faults                                  int // faults that struck
 }

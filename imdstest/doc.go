@@ -1,6 +1,9 @@
 // Package imdstest simulates what an Azure VM with a managed identity talks to, in the process of a test and on loopback: the
-// instance metadata service (IMDS v2), Entra's mTLS token endpoint and a protected resource. It is to them what
+// instance metadata service (IMDS v2 and v1), Entra's mTLS token endpoint and a protected resource. It is to them what
 // net/http/httptest is to http.
+//
+// A credential of azidentity, which asks IMDS v1, reaches it with [Server.ClientOptions] too. MSAL keeps the tokens of v1 for the whole
+// process, whoever gave them: tests of it need scopes of their own.
 //
 // The simulator is strict. It refuses what the real services refuse, down to the bytes of a certificate request, and
 // [Server.Rejections] says why. Its certificates and tokens are real: the token endpoint and the resource demand a client

@@ -87,7 +87,11 @@ func (s *Server) token(r *http.Request, client *x509.Certificate) (map[string]an
 		return nil, bad("the claims are not the JSON of a claims request")
 	}
 	bound := form.Get("token_type") == "mtls_pop"
-	token, err := s.sign(client, resource, bound, claims.AccessToken["xms_cc"].Values)
+	certificate := ""
+	if bound {
+		certificate = thumbprint(client)
+	}
+	token, err := s.sign(client.Subject.CommonName, resource, certificate, claims.AccessToken["xms_cc"].Values)
 	if err != nil {
 		return nil, &entraError{"server_error", 90033, err.Error()}
 	}
@@ -104,8 +108,8 @@ func (s *Server) token(r *http.Request, client *x509.Certificate) (map[string]an
 	}, nil
 }
 
-// sign returns a token for the client, bound to its certificate or not.
-func (s *Server) sign(client *x509.Certificate, resource string, bound bool, capabilities []string) (string, error) {
+// sign returns a token for the client, bound to the certificate with this x5t#S256 if there is one.
+func (s *Server) sign(clientID, resource, certificate string, capabilities []string) (string, error) {
 	now := s.options.Time()
 	claims := jwt.MapClaims{
 		"aud":   resource,
@@ -113,13 +117,13 @@ func (s *Server) sign(client *x509.Certificate, resource string, bound bool, cap
 		"iat":   now.Add(-time.Second).Unix(),
 		"nbf":   now.Add(-time.Second).Unix(),
 		"exp":   now.Add(s.options.TokenLifetime).Unix(),
-		"appid": client.Subject.CommonName,
-		"oid":   guidOf(client.Subject.CommonName),
+		"appid": clientID,
+		"oid":   guidOf(clientID),
 		"tid":   s.options.TenantID,
 		"jti":   uuid.NewString(),
 	}
-	if bound {
-		claims["cnf"] = map[string]string{"x5t#S256": thumbprint(client)}
+	if certificate != "" {
+		claims["cnf"] = map[string]string{"x5t#S256": certificate}
 	}
 	if len(capabilities) > 0 {
 		claims["xms_cc"] = capabilities

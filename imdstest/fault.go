@@ -36,7 +36,7 @@ type Action interface {
 
 // misfit says why a fault makes no sense, "" if it does.
 func (f Fault) misfit() string {
-	imds := f.Endpoint == Metadata || f.Endpoint == Issue
+	imds := f.Endpoint == Metadata || f.Endpoint == Issue || f.Endpoint == V1
 	switch {
 	case !imds && f.Endpoint != Token && f.Endpoint != Resource:
 		return "there is no such endpoint"

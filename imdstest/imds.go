@@ -37,6 +37,9 @@ func (s *Server) serveIMDS(w http.ResponseWriter, r *http.Request) {
 			}
 		})
 		s.exchange(Issue, w, r, s.strictly(Issue, s.issueCredential))
+	case "/metadata/identity/oauth2/token":
+		s.count(func(c *Counts) { c.V1++ })
+		s.exchange(V1, w, r, s.serveV1)
 	default:
 		s.reject(Metadata, "unknown path "+r.URL.Path)
 		imdsError(w, http.StatusNotFound, "not found")
@@ -58,7 +61,7 @@ func refuse(format string, args ...any) error {
 // imdsHandler answers a request for an identity that has passed the checks of both endpoints.
 type imdsHandler func(*http.Request, identity) (map[string]any, error)
 
-// strictly returns the handler of an endpoint of IMDS, with all its checks.
+// strictly returns the handler of an endpoint of IMDS v2, with all its checks.
 func (s *Server) strictly(endpoint Endpoint, handle imdsHandler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		id, err := s.checkIMDS(r, endpoint)
@@ -86,7 +89,7 @@ var errUnknownBypass = refuse("the query parameter %s is unknown", bypassCache)
 // identity is a managed identity of the machine.
 type identity struct{ clientID, kind string }
 
-// checkIMDS applies the checks that both requests to IMDS have in common, and returns the identity asked for.
+// checkIMDS applies the checks that both requests to IMDS v2 have in common, and returns the identity asked for.
 func (s *Server) checkIMDS(r *http.Request, endpoint Endpoint) (identity, error) {
 	method := http.MethodGet
 	if endpoint == Issue {
@@ -117,24 +120,7 @@ func (s *Server) checkIMDS(r *http.Request, endpoint Endpoint) (identity, error)
 		}
 		delete(query, bypassCache)
 	}
-	id := identity{s.system.current(), "SystemAssigned"}
-	for name, values := range query {
-		if len(query) > 1 || len(values) != 1 || values[0] == "" {
-			return identity{}, refuse("the query names more than one identity, or an empty one")
-		}
-		switch name {
-		case "client_id":
-			if uuid.Validate(values[0]) != nil {
-				return identity{}, refuse("client_id is not a GUID")
-			}
-			id = identity{values[0], "UserAssigned"}
-		case "mi_res_id", "object_id":
-			id = identity{guidOf(values[0]), "UserAssigned"}
-		default:
-			return identity{}, refuse("the query parameter %s is unknown", name)
-		}
-	}
-	return id, nil
+	return s.identify(query, "mi_res_id")
 }
 
 // guidOf returns the GUID that stands for a name, always the same (RFC 9562, section 5.8: one of version 5 would need SHA-1).

@@ -11,8 +11,8 @@ import (
 // Every action at every stage of every endpoint: either it makes sense, or Inject says why it does not.
 func TestInjectRefusesNonsense(t *testing.T) {
 	answer, change := []imdstest.Stage{imdstest.AtRequest, imdstest.AtAnswer}, []imdstest.Stage{imdstest.AtAnswer}
-	everywhere := []imdstest.Endpoint{imdstest.Metadata, imdstest.Issue, imdstest.Token, imdstest.Resource}
-	objects, edit := everywhere[:3], imdstest.Edit(func(map[string]any) {})
+	everywhere := []imdstest.Endpoint{imdstest.Metadata, imdstest.Issue, imdstest.V1, imdstest.Token, imdstest.Resource}
+	objects, edit := everywhere[:4], imdstest.Edit(func(map[string]any) {})
 	s := newServer(t, imdstest.Options{})
 	for _, test := range []struct {
 		action    imdstest.Action
@@ -37,7 +37,7 @@ func TestInjectRefusesNonsense(t *testing.T) {
 	} {
 		for _, stage := range stages {
 			for _, endpoint := range everywhere {
-				plain := endpoint == imdstest.Metadata || endpoint == imdstest.Issue
+				plain := endpoint == imdstest.Metadata || endpoint == imdstest.Issue || endpoint == imdstest.V1
 				handshake := stage != imdstest.AtRequest && stage != imdstest.AtAnswer && stage != imdstest.AtBody
 				fault := imdstest.Fault{Endpoint: endpoint, At: stage, Do: test.action}
 				inject := func() { s.Inject(fault)() }

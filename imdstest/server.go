@@ -23,13 +23,15 @@ const (
 	Metadata Endpoint = "metadata"
 	// Issue is IMDS's issuecredential.
 	Issue Endpoint = "issue"
+	// V1 is the token endpoint of IMDS v1.
+	V1 Endpoint = "v1"
 	// Token is Entra's mTLS token endpoint.
 	Token Endpoint = "token"
 	// Resource is the protected resource.
 	Resource Endpoint = "resource"
 )
 
-// Server is IMDS v2, Entra and a protected resource on loopback. It is safe for concurrent use.
+// Server is IMDS v2 and v1, Entra and a protected resource on loopback. It is safe for concurrent use.
 type Server struct {
 	options                   Options
 	authority                 *authority

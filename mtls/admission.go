@@ -20,6 +20,7 @@ type admission struct {
 	thumbprint string
 	clock      *clock.Clock
 	acquired   clock.Instant
+	minted     bool          // not loaded from a store
 	life       time.Duration // what was left of it then
 	renewAt    float64       // the share of its whole life that is left when it is renewed
 	accepted   atomic.Bool   // somebody took it

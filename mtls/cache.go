@@ -67,6 +67,14 @@ func (c *Cache) GetOrMint(ctx context.Context, src Source) (*Binding, error) {
 	return c.entry(src).get(ctx, src)
 }
 
+// Renew has a new binding minted now, and puts it in the place of the one in use when that worked: the old one, and what is bound
+// to it, serve on otherwise. IMDS is asked not to answer with a certificate that it has issued before. It costs a unit of the
+// budget for the word of the token endpoint; without one, or while IMDS asks to be left alone, the error says until when. Callers
+// share the effort, with those of GetOrMint too.
+func (c *Cache) Renew(ctx context.Context, src Source) error {
+	return c.entry(src).demand(ctx, src)
+}
+
 // RemoveBadCert evicts the binding of a refusal: from memory if it is still the one there and, from the store, every entry of
 // the alias. It is the one way in which a binding is evicted. A newer binding that another process put into the store is adopted
 // instead. Evictions are rationed: there is a budget for the word of the token endpoint, whose host is that of the binding's

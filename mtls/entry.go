@@ -19,6 +19,7 @@ type entry struct {
 	clock     *clock.Clock
 	current   atomic.Pointer[Binding]
 	mints     flight.Group[BindingStrength, *Binding] // by what is demanded
+	demands   flight.Group[BindingStrength, *Binding] // the same
 	removals  flight.Group[string, bool]              // by thumbprint
 	questions flight.Group[*holder, bool]             // to the metadata
 	queue     storeQueue
@@ -51,7 +52,7 @@ func newEntry(c *clock.Clock, imds *imds) *entry {
 	e := &entry{
 		clock: c, imds: imds, tombstones: tombstones{}, token: budget{cap: tokenCap}, resources: budget{cap: resourceCap},
 	}
-	e.mints.Clock, e.removals.Clock, e.questions.Clock = c, c, c
+	e.mints.Clock, e.demands.Clock, e.removals.Clock, e.questions.Clock = c, c, c, c
 	return e
 }
 
@@ -59,8 +60,8 @@ func newEntry(c *clock.Clock, imds *imds) *entry {
 func (e *entry) get(ctx context.Context, src Source) (*Binding, error) {
 	if b, err := e.serve(src.MinStrength); b != nil || err != nil {
 		if b != nil && !src.Foreground {
-			e.check(src, b)
-			e.renew(src, b)
+			e.check(ctx, src, b)
+			e.renew(ctx, src, b)
 		}
 		return b, err
 	}

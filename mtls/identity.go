@@ -134,12 +134,12 @@ func (e *entry) compare(
 }
 
 // check starts the check of a binding in the background that could not be made before its first use.
-func (e *entry) check(src Source, b *Binding) {
+func (e *entry) check(ctx context.Context, src Source, b *Binding) {
 	h := b.admitted.holder
 	if src.Identify == nil || h == nil || h.named.Load() || !e.pass(&e.checked, checkPause) {
 		return
 	}
-	e.questions.Start(h, limits.Metadata, func(ctx context.Context) (bool, error) {
+	e.questions.Start(ctx, h, limits.Metadata, func(ctx context.Context) (bool, error) {
 		another, err := e.compare(ctx, h, src.Identify)
 		if !another {
 			return false, err

@@ -40,6 +40,20 @@ func (s BindingStrength) String() string {
 	}
 }
 
+// MarshalText implements encoding.TextMarshaler: JSON has the name.
+func (s BindingStrength) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler, for the names that String gives.
+func (s *BindingStrength) UnmarshalText(text []byte) error {
+	for known := StrengthNone; known <= StrengthKeyGuard; known++ {
+		if string(text) == known.String() {
+			*s = known
+			return nil
+		}
+	}
+	return fmt.Errorf("mtls: %q is no strength of a key", text)
+}
+
 // ErrKeyNotNow is for the keys of providers: Sign returns an error that wraps it when the key is there and cannot sign at this
 // moment, since its device is busy, locked out or being reset. Any other failure, when it comes twice, says that the key is dead.
 var ErrKeyNotNow = errors.New("mtls: the key cannot sign at this moment")

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/azmtls/azmtls/internal/eventlog"
 	"github.com/azmtls/azmtls/internal/failure"
 	"github.com/azmtls/azmtls/internal/flight"
+	"github.com/azmtls/azmtls/internal/stage"
 )
 
 // permit returns what the next mint must ask for, or why there is none now. A mint that follows an eviction was paid with it. One
@@ -27,15 +29,10 @@ func (e *entry) permit() (MintRequest, error) {
 
 // mint makes a new binding and keeps it, in memory and store.
 func (e *entry) mint(ctx context.Context, src Source, request MintRequest) (*Binding, error) {
+	begin := e.clock.Boot()
 	b, err := src.mint(ctx, request)
 	if err == nil && !request.BypassCache && e.barred(b) {
-		eventlog.Writef(
-			ctx,
-			eventlog.Binding,
-			"IMDS issued the evicted certificate %s of %s again; it is asked to bypass its cache",
-			eventlog.Mask(b.Thumbprint()),
-			eventlog.Mask(src.Alias),
-		)
+		eventlog.Emit(ctx, eventlog.Event{Step: eventlog.Reissued, Alias: src.Alias, Thumbprint: b.Thumbprint()})
 		request.BypassCache = true
 		if other, err := src.mint(ctx, request); err == nil {
 			b = other
@@ -43,11 +40,16 @@ func (e *entry) mint(ctx context.Context, src Source, request MintRequest) (*Bin
 	}
 	if err != nil {
 		e.failed(ctx, err)
+		eventlog.Emit(ctx, eventlog.Event{
+			Step: eventlog.MintFailed, Alias: src.Alias, Duration: e.clock.Boot() - begin, Stage: stage.Of(err), Err: err,
+		})
 		return nil, err
 	}
 	e.minted(src, b)
-	eventlog.Writef(ctx, eventlog.Binding, "minted binding %s of %s, usable until %s",
-		eventlog.Mask(b.Thumbprint()), eventlog.Mask(src.Alias), b.UsableUntil().UTC().Format("2006-01-02T15:04:05Z"))
+	eventlog.Emit(ctx, eventlog.Event{
+		Step: eventlog.Minted, Alias: src.Alias, Thumbprint: b.Thumbprint(),
+		Duration: e.clock.Boot() - begin, Detail: b.usableUntil(),
+	})
 	e.save(ctx, src, b)
 	return b, nil
 }
@@ -59,9 +61,14 @@ func (s Source) mint(ctx context.Context, request MintRequest) (*Binding, error)
 	}
 	b, err := s.Mint(ctx, request)
 	if err == nil {
-		err = vetMinted(b)
+		err = stage.At(stage.Issue, vetMinted(b))
 	}
 	return b, flight.Explain(ctx, err)
+}
+
+// usableUntil says in words until when the binding is good for tokens.
+func (b *Binding) usableUntil() string {
+	return "usable until " + b.UsableUntil().UTC().Format(time.RFC3339)
 }
 
 // vetMinted returns why a binding that was just minted cannot be used, nil if it can. IMDS's own clock says whether it is valid.
@@ -104,6 +111,7 @@ func (e *entry) barred(b *Binding) bool {
 // counted.
 func (e *entry) minted(src Source, b *Binding) {
 	e.admit(src, b)
+	b.admitted.minted = true
 	b.admitted.holder.named.Store(true)
 	e.mu.Lock()
 	defer e.mu.Unlock()

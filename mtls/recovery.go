@@ -49,7 +49,9 @@ func (p *RecoveryPolicy) Do(req *policy.Request) (*http.Response, error) {
 			body,
 		) // net/http closes what it sends; whoever made the request may want to send it again
 	}
-	eventlog.Writef(ctx, eventlog.Recovery, "trying once more with another binding: %v", err)
+	eventlog.Emit(ctx, eventlog.Event{
+		Step: eventlog.OnceMore, Host: first.Host, Replaced: first.Binding.Thumbprint(), Err: first.Err,
+	})
 	resp, err = req.Next()
 	if second := refusalOf(err); second != nil && second.Binding != first.Binding {
 		p.evict(ctx, second)

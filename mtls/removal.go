@@ -24,15 +24,13 @@ func (e *entry) replace(ctx context.Context, src Source, r *Refusal) (again bool
 	}
 	if e.mayLook(r) {
 		if b := e.newer(ctx, src, bad); b != nil && e.succeed(bad, b) {
-			eventlog.Writef(ctx, eventlog.Recovery, "binding %s of %s was replaced by %s, which another process stored",
-				eventlog.Mask(bad.Thumbprint()), eventlog.Mask(src.Alias), eventlog.Mask(b.Thumbprint()))
+			tellAdopted(ctx, src, bad, b)
 			return true
 		}
 	}
 	deleted, evicted := e.evict(ctx, src, r)
 	if !evicted {
-		eventlog.Writef(ctx, eventlog.Recovery, "binding %s of %s is kept: there were too many evictions of late",
-			eventlog.Mask(bad.Thumbprint()), eventlog.Mask(src.Alias))
+		eventlog.Emit(ctx, eventlog.Event{Step: eventlog.Kept, Alias: src.Alias, Thumbprint: bad.Thumbprint(), Host: r.Host})
 		return false
 	}
 	outcome := "memory and store are clean"
@@ -42,15 +40,17 @@ func (e *entry) replace(ctx context.Context, src Source, r *Refusal) (again bool
 		e.mu.Unlock()
 		outcome = "the store could not be cleaned, but the certificate stays unused: " + err.Error()
 	}
-	eventlog.Writef(
-		ctx,
-		eventlog.Recovery,
-		"evicted binding %s of %s: %s",
-		eventlog.Mask(bad.Thumbprint()),
-		eventlog.Mask(src.Alias),
-		outcome,
-	)
+	eventlog.Emit(ctx, eventlog.Event{
+		Step: eventlog.Evicted, Alias: src.Alias, Thumbprint: bad.Thumbprint(), Host: r.Host, Detail: outcome,
+	})
 	return true
+}
+
+// tellAdopted tells of a binding that another process stored and that takes the place of the old one.
+func tellAdopted(ctx context.Context, src Source, old, b *Binding) {
+	eventlog.Emit(ctx, eventlog.Event{
+		Step: eventlog.Adopted, Alias: src.Alias, Thumbprint: b.Thumbprint(), Replaced: old.Thumbprint(),
+	})
 }
 
 // isGone reports that the binding serves no more. One for which another serves by now gets its tombstone.

@@ -55,16 +55,10 @@ func (r *roundTrip) do() (*http.Response, error) {
 			r.upload.answered(resp)
 			return resp, nil
 		case (v == onceMore || v == lossUnconfirmed) && r.mayRepeat(f):
-			eventlog.Writef(
-				req.Context(),
-				eventlog.Recovery,
-				"connection to %s lost (reused %t, certificate sent %t), "+
-					"trying a fresh one with the same binding: %v",
-				req.URL.Host,
-				f.reused,
-				f.sent,
-				f.err,
-			)
+			eventlog.Emit(req.Context(), eventlog.Event{
+				Step: eventlog.ConnectionLost, Host: req.URL.Host, Thumbprint: r.binding.Thumbprint(), Err: f.err,
+				Detail: fmt.Sprintf("reused %t, certificate sent %t", f.reused, f.sent),
+			})
 			if v == lossUnconfirmed {
 				if err := r.clock().Wait(req.Context(), confirmAfter+rand.N(100*time.Millisecond)); err != nil {
 					return nil, r.fail(errors.Join(err, f.err))

@@ -34,22 +34,12 @@ func (e *entry) load(ctx context.Context, src Source) *Binding {
 		err = e.vetIdentity(ctx, src, b)
 	}
 	if err != nil {
-		eventlog.Writef(
-			ctx,
-			eventlog.Binding,
-			"no binding of %s taken from the store: %v",
-			eventlog.Mask(src.Alias),
-			err,
-		)
+		eventlog.Emit(ctx, eventlog.Event{Step: eventlog.LoadFailed, Alias: src.Alias, Err: err})
 		return nil
 	}
-	eventlog.Writef(
-		ctx,
-		eventlog.Binding,
-		"loaded binding %s of %s from the store",
-		eventlog.Mask(b.Thumbprint()),
-		eventlog.Mask(src.Alias),
-	)
+	eventlog.Emit(ctx, eventlog.Event{
+		Step: eventlog.Loaded, Alias: src.Alias, Thumbprint: b.Thumbprint(), Detail: b.usableUntil(),
+	})
 	return b
 }
 
@@ -115,8 +105,7 @@ func (e *entry) save(ctx context.Context, src Source, b *Binding) {
 		return src.store().Save(ctx, src.Alias, b)
 	})()
 	if err != nil {
-		eventlog.Writef(ctx, eventlog.Binding, "saving binding %s of %s failed, it lives in memory only: %v",
-			eventlog.Mask(b.Thumbprint()), eventlog.Mask(src.Alias), err)
+		eventlog.Emit(ctx, eventlog.Event{Step: eventlog.SaveFailed, Alias: src.Alias, Thumbprint: b.Thumbprint(), Err: err})
 	}
 }
 

@@ -1,7 +1,8 @@
-// Chained shows a chain of credentials that works on machines with IMDS v2, with IMDS v1 and on a developer's desk.
+// Chained shows a chain of credentials that works on machines with IMDS v2, with IMDS v1 and on a developer's desk. For the first two
+// alone, ManagedIdentityCredential does more: see examples/managed.
 //
-//	go run ./examples/chained          # IMDS v2 is simulated: the first credential gets the token
-//	go run ./examples/chained -without # IMDS v2 is not there: the chain goes on, here to a credential of the example's own
+//	go run ./examples/chained          # a machine with IMDS v2 is simulated: the first credential gets the token
+//	go run ./examples/chained -without # one without: the chain goes on to azidentity's credential, which asks IMDS v1
 //	go run ./examples/chained -azure   # what a program would do: IMDS v2, IMDS v1, Azure CLI
 package main
 
@@ -36,7 +37,14 @@ func main() {
 
 func run(ctx context.Context, azure, without bool) error {
 	options := &azmtls.ImdsV2MtlsCredentialOptions{}
-	if !azure {
+	var last []azcore.TokenCredential
+	if azure {
+		cli, err := azidentity.NewAzureCLICredential(nil)
+		if err != nil {
+			return err
+		}
+		last = append(last, announced{cli, "Azure CLI"})
+	} else {
 		server := imdstest.NewServer(nil)
 		defer server.Close()
 		options.ClientOptions, options.MTLSTransport = server.ClientOptions(), server.MTLSTransport()
@@ -50,7 +58,16 @@ func run(ctx context.Context, azure, without bool) error {
 		return err
 	}
 	defer v2.Close()
-	chain, err := newChain(v2, azure)
+	v1, err := azidentity.NewManagedIdentityCredential(
+		&azidentity.ManagedIdentityCredentialOptions{ClientOptions: options.ClientOptions},
+	)
+	if err != nil {
+		return err
+	}
+	// On a machine without IMDS v2 the chain goes on after at most 4 s. The credential that worked is the only one asked from then on.
+	chain, err := azidentity.NewChainedTokenCredential(
+		append([]azcore.TokenCredential{announced{v2, "IMDS v2"}, announced{v1, "IMDS v1"}}, last...), nil,
+	)
 	if err != nil {
 		return err
 	}
@@ -61,23 +78,6 @@ func run(ctx context.Context, azure, without bool) error {
 	}
 	fmt.Printf("got a token after %s; it expires in %s\n", time.Since(start).Round(time.Millisecond), time.Until(token.ExpiresOn).Round(time.Second))
 	return nil
-}
-
-// newChain returns a credential that tries IMDS v2 first. On a machine without it, the chain goes on after at most 4 s, and the
-// credential that worked is asked first from then on.
-func newChain(v2 azcore.TokenCredential, azure bool) (azcore.TokenCredential, error) {
-	if !azure {
-		return azidentity.NewChainedTokenCredential([]azcore.TokenCredential{announced{v2, "IMDS v2"}, announced{standIn{}, "the stand-in"}}, nil)
-	}
-	v1, err := azidentity.NewManagedIdentityCredential(nil)
-	if err != nil {
-		return nil, err
-	}
-	cli, err := azidentity.NewAzureCLICredential(nil)
-	if err != nil {
-		return nil, err
-	}
-	return azidentity.NewChainedTokenCredential([]azcore.TokenCredential{announced{v2, "IMDS v2"}, announced{v1, "IMDS v1"}, announced{cli, "Azure CLI"}}, nil)
 }
 
 // announced says how a credential of the chain fared.
@@ -97,11 +97,4 @@ func (a announced) GetToken(ctx context.Context, options policy.TokenRequestOpti
 		fmt.Printf("%s: not here: %v\n", a.name, err)
 	}
 	return token, err
-}
-
-// standIn is the next credential of the simulated chain.
-type standIn struct{}
-
-func (standIn) GetToken(context.Context, policy.TokenRequestOptions) (azcore.AccessToken, error) {
-	return azcore.AccessToken{Token: "stand-in", ExpiresOn: time.Now().Add(time.Hour)}, nil
 }

@@ -13,8 +13,8 @@ type costly struct{ times *int }
 
 func (c costly) String() string { *c.times++; return "binding" }
 
-// Events reach the listener that the user gave to azcore, if it is one of those that the user wants to hear of. Those that nobody
-// hears cost no formatting.
+// Events reach the listener that the user gave to azcore, if it is one of those that the user wants to hear of. Those
+// that nobody hears cost no formatting.
 func TestWritef(t *testing.T) {
 	t.Cleanup(func() {
 		log.SetListener(nil)
@@ -38,7 +38,8 @@ func TestWritef(t *testing.T) {
 	require.Zero(t, written)
 }
 
-// What is shown tells log lines apart and discloses no identifier. The suffix of an alias says whether its key was attested.
+// What is shown tells log lines apart and discloses no identifier. The suffix of an alias says whether its key was
+// attested.
 func TestMask(t *testing.T) {
 	for from, want := range map[string]string{
 		"":                                     "",

@@ -24,7 +24,7 @@ type Group[K comparable, V any] struct {
 }
 
 type flight[V any] struct {
-	stage   stage
+	stage   progress
 	log     eventlog.Deferred
 	cancel  context.CancelFunc
 	landed  chan struct{}
@@ -38,14 +38,15 @@ type flight[V any] struct {
 // the work is an error. The error of a caller who gave up is ctx.Err(), and says what it was that took so long: see [Enter]. Work
 // that does not heed the end of its context is left alone with what it does.
 //
-// What the work logs is written when it has landed, so that who reads it may ask for what the work is for.
+// The events of the work are for the observer of the one who began it. They are told when it has landed, so that who hears of them
+// may ask for what the work is for.
 func (g *Group[K, V]) Do(
 	ctx context.Context,
 	key K,
 	limit time.Duration,
 	work func(context.Context) (V, error),
 ) (V, error) {
-	f := g.join(key, limit, work, 1)
+	f := g.join(ctx, key, limit, work, 1)
 	defer g.leave(ctx, f)
 	defer await(ctx, &f.stage)()
 	select {
@@ -62,9 +63,10 @@ func (g *Group[K, V]) Do(
 	}
 }
 
-// Start begins the work in the background, unless it is under way already. Nobody waits for it until Do joins.
-func (g *Group[K, V]) Start(key K, limit time.Duration, work func(context.Context) (V, error)) {
-	g.join(key, limit, work, 0)
+// Start begins the work in the background, unless it is under way already. Nobody waits for it until Do joins. Of ctx it has
+// nothing but the observer.
+func (g *Group[K, V]) Start(ctx context.Context, key K, limit time.Duration, work func(context.Context) (V, error)) {
+	g.join(ctx, key, limit, work, 0)
 }
 
 // CancelUnwanted cancels the flights that nobody waits for. Who asks for the same from now on does not join them.
@@ -79,7 +81,9 @@ func (g *Group[K, V]) CancelUnwanted() {
 	}
 }
 
-func (g *Group[K, V]) join(key K, limit time.Duration, work func(context.Context) (V, error), waiting int) *flight[V] {
+func (g *Group[K, V]) join(
+	caller context.Context, key K, limit time.Duration, work func(context.Context) (V, error), waiting int,
+) *flight[V] {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if f := g.flights[key]; f != nil {
@@ -89,7 +93,7 @@ func (g *Group[K, V]) join(key K, limit time.Duration, work func(context.Context
 	ctx, cancel := g.Clock.WithTimeout(context.Background(), limit)
 	f := &flight[V]{cancel: cancel, landed: make(chan struct{}), waiting: waiting}
 	f.stage.clock = g.Clock
-	ctx = eventlog.Defer(context.WithValue(ctx, stageKey{}, &f.stage), &f.log)
+	ctx = eventlog.Carry(eventlog.Defer(context.WithValue(ctx, progressKey{}, &f.stage), &f.log), caller)
 	if g.flights == nil {
 		g.flights = map[K]*flight[V]{}
 	}

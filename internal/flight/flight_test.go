@@ -316,8 +316,8 @@ func TestEachAskAfterTheLandingRunsAnew(t *testing.T) {
 func TestStart(t *testing.T) {
 	bubble(t, func(t *testing.T, g *flight.Group[string, int]) {
 		w := newWork()
-		g.Start("key", limit, w.do)
-		g.Start("key", limit, w.do)
+		g.Start(t.Context(), "key", limit, w.do)
+		g.Start(t.Context(), "key", limit, w.do)
 		synctest.Wait()
 		require.EqualValues(t, 1, w.runs.Load(), "it runs though nobody waits, and once")
 		got := ask(t.Context(), g, "key", w)
@@ -332,11 +332,11 @@ func TestStart(t *testing.T) {
 func TestCancelUnwanted(t *testing.T) {
 	bubble(t, func(t *testing.T, g *flight.Group[string, int]) {
 		background, abandoned, wanted, joined := newWork(), newWork(), newWork(), newWork()
-		g.Start("background", limit, background.do)
+		g.Start(t.Context(), "background", limit, background.do)
 		ctx, giveUp := context.WithCancel(t.Context())
 		gone := ask(ctx, g, "abandoned", abandoned)
 		waits := ask(t.Context(), g, "wanted", wanted)
-		g.Start("joined", limit, joined.do)
+		g.Start(t.Context(), "joined", limit, joined.do)
 		synctest.Wait()
 		joins := ask(t.Context(), g, "joined", joined)
 		giveUp()
@@ -362,7 +362,7 @@ func TestCancelUnwanted(t *testing.T) {
 func TestCancelledWorkIsNotJoined(t *testing.T) {
 	bubble(t, func(t *testing.T, g *flight.Group[string, int]) {
 		slow := make(chan struct{})
-		g.Start("key", limit, func(ctx context.Context) (int, error) {
+		g.Start(t.Context(), "key", limit, func(ctx context.Context) (int, error) {
 			<-slow
 			return 0, ctx.Err()
 		})

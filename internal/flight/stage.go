@@ -8,72 +8,72 @@ import (
 	"time"
 
 	"github.com/azmtls/azmtls/internal/clock"
+	"github.com/azmtls/azmtls/internal/stage"
 )
 
-// stage is what some work waits for at the moment: by name, or by the flight that it waits for.
-type stage struct {
+// progress is the stage that some work is in at the moment: its own, or that of the flight that it waits for.
+type progress struct {
 	clock *clock.Clock // of the flight
 
 	mu    sync.Mutex
-	name  string
+	stage stage.Stage
 	since clock.Instant
-	inner *stage
+	inner *progress
 }
 
-type stageKey struct{}
+type progressKey struct{}
 
-// stageOf returns the stage of the flight that runs in this context, nil if none does.
-func stageOf(ctx context.Context) *stage {
-	s, _ := ctx.Value(stageKey{}).(*stage)
-	return s
+// progressOf returns the progress of the flight that runs in this context, nil if none does.
+func progressOf(ctx context.Context) *progress {
+	p, _ := ctx.Value(progressKey{}).(*progress)
+	return p
 }
 
-// Enter notes what the work of a flight goes on to wait for, for example "IMDS to issue a certificate": those who stop waiting for
-// the flight are told.
-func Enter(ctx context.Context, name string) {
-	if s := stageOf(ctx); s != nil {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.name, s.since = name, s.clock.Now()
+// Enter notes the stage that the work of a flight enters: those who stop waiting for the flight are told.
+func Enter(ctx context.Context, s stage.Stage) {
+	if p := progressOf(ctx); p != nil {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.stage, p.since = s, p.clock.Now()
 	}
 }
 
-// Explain returns the error of the work of a flight; what that waited for, if the limit of the flight ended it and the error does not
-// say so.
+// Explain returns the error of the work of a flight; what that waited for, if the limit of the flight ended it and the
+// error does not say so.
 func Explain(ctx context.Context, err error) error {
-	s, late := stageOf(ctx), clock.LimitOf(ctx)
-	if _, said := errors.AsType[*clock.LimitError](err); err == nil || s == nil || late == nil || said {
+	p, late := progressOf(ctx), clock.LimitOf(ctx)
+	if _, said := errors.AsType[*clock.LimitError](err); err == nil || p == nil || late == nil || said {
 		return err
 	}
-	return s.giveUp(late)
+	return p.giveUp(late)
 }
 
 // await notes that the work in whose context another flight is waited for is in the stage of that flight.
-func await(ctx context.Context, inner *stage) (done func()) {
-	s := stageOf(ctx)
-	if s == nil {
+func await(ctx context.Context, inner *progress) (done func()) {
+	p := progressOf(ctx)
+	if p == nil {
 		return func() {}
 	}
-	set := func(to *stage) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.inner = to
+	set := func(to *progress) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.inner = to
 	}
 	set(inner)
 	return func() { set(nil) }
 }
 
 // current returns the innermost stage, and for how long it has lasted.
-func (s *stage) current() (name string, lasts time.Duration) {
-	s.mu.Lock()
-	inner, name, since := s.inner, s.name, s.since
-	s.mu.Unlock()
+func (p *progress) current() (s stage.Stage, lasts time.Duration) {
+	p.mu.Lock()
+	inner, s, since := p.inner, p.stage, p.since
+	p.mu.Unlock()
 	if inner != nil {
-		if name, lasts := inner.current(); name != "" {
-			return name, lasts
+		if s, lasts := inner.current(); s != "" {
+			return s, lasts
 		}
 	}
-	return name, s.clock.Since(since)
+	return s, p.clock.Since(since)
 }
 
 // end returns the error of a context that has ended: with the limit, if one ended it.
@@ -85,10 +85,10 @@ func end(ctx context.Context) error {
 }
 
 // giveUp returns the error of a caller who stopped waiting.
-func (s *stage) giveUp(cause error) error {
-	name, lasts := s.current()
-	if name == "" {
+func (p *progress) giveUp(cause error) error {
+	s, lasts := p.current()
+	if s == "" {
 		return cause
 	}
-	return fmt.Errorf("waiting for %s, for %s: %w", name, lasts.Round(100*time.Millisecond), cause)
+	return stage.At(s, fmt.Errorf("waiting for %s, for %s: %w", s.Wait(), lasts.Round(100*time.Millisecond), cause))
 }

@@ -6,20 +6,22 @@ import (
 	"time"
 
 	"github.com/azmtls/azmtls/internal/clock"
+	"github.com/azmtls/azmtls/internal/stage"
 )
 
-// Within returns the result of work that may not heed its context: it is waited for no longer than the limit, by the clock of the
-// flight in whose context it runs, nor than ctx lasts. The name says what is waited for. A panic of the work is an error.
+// Within returns the result of work that may not heed its context: it is waited for no longer than the limit, by the
+// clock of the flight in whose context it runs, nor than ctx lasts. The stage says what is waited for. A panic of the
+// work is an error.
 func Within[V any](
 	ctx context.Context,
 	limit time.Duration,
-	name string,
+	s stage.Stage,
 	work func(context.Context) (V, error),
 ) (V, error) {
-	Enter(ctx, name)
+	Enter(ctx, s)
 	var c *clock.Clock
-	if s := stageOf(ctx); s != nil {
-		c = s.clock
+	if p := progressOf(ctx); p != nil {
+		c = p.clock
 	}
 	ctx, cancel := c.WithTimeout(ctx, limit)
 	defer cancel()
@@ -38,6 +40,6 @@ func Within[V any](
 		return r.value, r.err
 	case <-ctx.Done():
 		var none V
-		return none, fmt.Errorf("waiting for %s: %w", name, context.Cause(ctx))
+		return none, fmt.Errorf("waiting for %s: %w", s.Wait(), context.Cause(ctx))
 	}
 }

@@ -8,6 +8,10 @@ const (
 	Token = 5 * time.Minute
 	// Mint is the whole way to a fresh binding: key, metadata, attestation, certificate, with the retries of IMDS.
 	Mint = 4 * time.Minute
+	// V2 is how long a call waits for IMDS v2 where IMDS v1 can serve it too.
+	V2 = 10 * time.Second
+	// V1 is how long a call then waits for IMDS v1.
+	V1 = 30 * time.Second
 	// Dial is how long it may take to reach IMDS, which is a hop away.
 	Dial = time.Second
 	// FirstAnswer is how long IMDS may take to answer for the first time. One that does not is not there.

@@ -27,6 +27,15 @@ const (
 	SchemeBearer = "Bearer"
 )
 
+// Request is what those want alike who share the work of getting a token.
+type Request struct {
+	Key
+	// Claims go to Entra.
+	Claims string
+	// NoBearer says that a bearer token does not do where Entra declines a bound one.
+	NoBearer bool
+}
+
 // kind returns the place of the key among those of its resource.
 func (k Key) kind() int {
 	kind := 0
@@ -47,7 +56,7 @@ type Cache struct {
 	clock     clock.Fast
 	resources sync.Map // string -> *kinds: half the cost of a map by Key
 	issued    sync.Map // token -> *Entry: bound ones that are still out there, those of evicted bindings too
-	flights   flight.Group[flightKey, *Entry]
+	flights   flight.Group[Request, *Entry]
 
 	mu   sync.Mutex // of those who add
 	live int        // resources that the last sweep left
@@ -56,7 +65,7 @@ type Cache struct {
 
 // New returns an empty Cache. A nil clock is the real one.
 func New(c *clock.Clock) *Cache {
-	return &Cache{clock: clock.Fast{Clock: c}, flights: flight.Group[flightKey, *Entry]{Clock: c}}
+	return &Cache{clock: clock.Fast{Clock: c}, flights: flight.Group[Request, *Entry]{Clock: c}}
 }
 
 // Get returns the valid entry of the key, nil if there is none. It says refresh when it is time to replace the token, though it
@@ -141,22 +150,15 @@ func (c *Cache) Issued(token string) *Entry {
 	return found.(*Entry)
 }
 
-// Share returns what acquire returns, to all who ask for the same key and claims at the same time. See [flight.Group.Do].
-func (c *Cache) Share(
-	ctx context.Context, key Key, claims string, acquire func(context.Context) (*Entry, error),
-) (*Entry, error) {
-	return c.flights.Do(ctx, flightKey{key, claims}, limits.Token, acquire)
+// Share returns what acquire returns, to all who make the same request at the same time. See [flight.Group.Do].
+func (c *Cache) Share(ctx context.Context, r Request, acquire func(context.Context) (*Entry, error)) (*Entry, error) {
+	return c.flights.Do(ctx, r, limits.Token, acquire)
 }
 
 // Refresh has acquire replace a token in the background. Those who need it before it is there share the work.
-func (c *Cache) Refresh(key Key, acquire func(context.Context) (*Entry, error)) {
-	c.flights.Start(flightKey{Key: key}, limits.Token, acquire)
+func (c *Cache) Refresh(ctx context.Context, r Request, acquire func(context.Context) (*Entry, error)) {
+	c.flights.Start(ctx, r, limits.Token, acquire)
 }
 
 // CancelUnwanted cancels the work that nobody waits for.
 func (c *Cache) CancelUnwanted() { c.flights.CancelUnwanted() }
-
-type flightKey struct {
-	Key
-	claims string
-}

@@ -285,14 +285,14 @@ func TestShare(t *testing.T) {
 		c := tokencache.New(nil)
 		var runs sync.Map // how often each token was acquired
 		release := make(chan struct{})
-		ask := func(wg *sync.WaitGroup, key tokencache.Key, claims string) {
-			wanted := fmt.Sprint(key, claims)
+		ask := func(wg *sync.WaitGroup, r tokencache.Request) {
+			wanted := fmt.Sprint(r)
 			wg.Go(func() {
-				e, err := c.Share(t.Context(), key, claims, func(context.Context) (*tokencache.Entry, error) {
+				e, err := c.Share(t.Context(), r, func(context.Context) (*tokencache.Entry, error) {
 					count, _ := runs.LoadOrStore(wanted, new(atomic.Int32))
 					count.(*atomic.Int32).Add(1)
 					<-release
-					return c.NewEntry(key, wanted, time.Hour, time.Hour, &mtls.Binding{}), nil
+					return c.NewEntry(r.Key, wanted, time.Hour, time.Hour, &mtls.Binding{}), nil
 				})
 				assert.NoError(t, err)
 				assert.Equal(t, wanted, e.Token.Token)
@@ -300,12 +300,13 @@ func TestShare(t *testing.T) {
 		}
 		var wg sync.WaitGroup
 		for range 10 {
-			ask(&wg, tokencache.Key{Resource: vault}, "")
-			ask(&wg, tokencache.Key{Resource: vault}, `{"nbf":1}`)
-			ask(&wg, tokencache.Key{Resource: vault}, `{"nbf":2}`)
-			ask(&wg, tokencache.Key{Resource: vault, CAE: true}, "")
-			ask(&wg, tokencache.Key{Resource: vault, Bound: true}, "")
-			ask(&wg, tokencache.Key{Resource: "https://storage.azure.com"}, "")
+			ask(&wg, tokencache.Request{Key: tokencache.Key{Resource: vault}})
+			ask(&wg, tokencache.Request{Key: tokencache.Key{Resource: vault}, Claims: `{"nbf":1}`})
+			ask(&wg, tokencache.Request{Key: tokencache.Key{Resource: vault}, Claims: `{"nbf":2}`})
+			ask(&wg, tokencache.Request{Key: tokencache.Key{Resource: vault, CAE: true}})
+			ask(&wg, tokencache.Request{Key: tokencache.Key{Resource: vault, Bound: true}})
+			ask(&wg, tokencache.Request{Key: tokencache.Key{Resource: vault, Bound: true}, NoBearer: true})
+			ask(&wg, tokencache.Request{Key: tokencache.Key{Resource: "https://storage.azure.com"}})
 		}
 		synctest.Wait()
 		close(release)
@@ -316,7 +317,7 @@ func TestShare(t *testing.T) {
 			require.EqualValues(t, 1, count.(*atomic.Int32).Load(), wanted)
 			return true
 		})
-		require.Equal(t, 6, tokens)
+		require.Equal(t, 7, tokens)
 	})
 }
 
@@ -334,13 +335,13 @@ func TestRefreshSharesItsFlight(t *testing.T) {
 				return c.NewEntry(key, value, time.Hour, time.Hour, &mtls.Binding{}), nil
 			}
 		}
-		c.Refresh(key, acquire("refreshed"))
-		c.Refresh(key, acquire("refreshed twice"))
+		c.Refresh(t.Context(), tokencache.Request{Key: key}, acquire("refreshed"))
+		c.Refresh(t.Context(), tokencache.Request{Key: key}, acquire("refreshed twice"))
 		synctest.Wait()
 		var wg sync.WaitGroup
 		for claims, want := range map[string]string{"": "refreshed", `{"nbf":1}`: "acquired"} {
 			wg.Go(func() {
-				e, err := c.Share(t.Context(), key, claims, acquire("acquired"))
+				e, err := c.Share(t.Context(), tokencache.Request{Key: key, Claims: claims}, acquire("acquired"))
 				assert.NoError(t, err)
 				assert.Equal(t, want, e.Token.Token)
 			})
@@ -363,18 +364,19 @@ func TestFlightsEnd(t *testing.T) {
 			return nil, ctx.Err()
 		}
 		start := time.Now()
-		_, err := c.Share(t.Context(), tokencache.Key{Resource: vault}, "", until)
+		request := tokencache.Request{Key: tokencache.Key{Resource: vault}}
+		_, err := c.Share(t.Context(), request, until)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.ErrorIs(t, <-ended, context.DeadlineExceeded)
 		require.Equal(t, 5*time.Minute, time.Since(start))
 
-		c.Refresh(tokencache.Key{Resource: vault}, until)
+		c.Refresh(t.Context(), request, until)
 		synctest.Wait()
 		c.CancelUnwanted()
 		require.ErrorIs(t, <-ended, context.Canceled)
 
 		start = time.Now()
-		c.Refresh(tokencache.Key{Resource: vault}, until)
+		c.Refresh(t.Context(), request, until)
 		require.ErrorIs(t, <-ended, context.DeadlineExceeded)
 		require.Equal(t, 5*time.Minute, time.Since(start), "a refresh has the same limit")
 	})
