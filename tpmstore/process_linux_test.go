@@ -19,6 +19,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -36,7 +37,7 @@ const keyVariable = "AZMTLS_TEST_KEY"
 // TestMain makes the test program the other process of tests that need one.
 func TestMain(m *testing.M) {
 	roles := map[string]func(arguments []string) error{
-		"limited": limited, "hold": hold, "save": saveForEver, "stress": stress, "key": keyOnce,
+		"limited": limited, "hold": hold, "save": saveForEver, "stress": stress, "key": keyOnce, "reach": reach,
 	}
 	role := os.Getenv(roleVariable)
 	if role == "" {
@@ -312,5 +313,14 @@ func keyOnce(arguments []string) error {
 		return err
 	}
 	fmt.Printf("%s %x\n", k.Strength(), sha256.Sum256(k.Public().(*rsa.PublicKey).N.Bytes()))
+	return nil
+}
+
+// reach says why nobody's user cannot reach a TPM.
+func reach(arguments []string) error {
+	if err := errors.Join(syscall.Setgroups(nil), syscall.Setgid(65534), syscall.Setuid(65534)); err != nil {
+		return err
+	}
+	fmt.Println(Keys{Device: arguments[0]}.Reachable())
 	return nil
 }

@@ -18,7 +18,7 @@ func (d *device) reachable() error {
 	case err != nil:
 		return explain(d.path, err)
 	case info.Mode().Type() == fs.ModeSocket:
-		if err := unix.Access(d.path, unix.W_OK); err != nil {
+		if err := unix.Faccessat(unix.AT_FDCWD, d.path, unix.W_OK, unix.AT_EACCESS); err != nil {
 			return explain(d.path, &fs.PathError{Op: "open", Path: d.path, Err: err})
 		}
 		return nil

@@ -116,8 +116,14 @@ func (w *wrapped) decode(der cryptobyte.String) error {
 	if w.private, err = content(private); err != nil {
 		return fmt.Errorf("the private part of the key: %w", err)
 	}
+	if len(w.public)+len(w.private) > maxWrapped {
+		return errors.New("the key is larger than any RSA key")
+	}
 	return nil
 }
+
+// maxWrapped is more than a key has, and leaves room in a TPM's command, which has 4096 bytes.
+const maxWrapped = 3072
 
 // content returns what is in a TPM2B: two bytes of size and no more than what they say.
 func content(sized []byte) ([]byte, error) {
