@@ -34,19 +34,9 @@ const roleVariable = "AZMTLS_TEST_ROLE"
 // keyVariable names the one that holds the key of the other process, which need not make one then.
 const keyVariable = "AZMTLS_TEST_KEY"
 
-// TestMain makes the test program the other process of tests that need one.
-func TestMain(m *testing.M) {
-	roles := map[string]func(arguments []string) error{
-		"limited": limited, "hold": hold, "save": saveForEver, "stress": stress, "key": keyOnce, "reach": reach,
-	}
-	role := os.Getenv(roleVariable)
-	if role == "" {
-		os.Exit(m.Run())
-	}
-	if err := roles[role](os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, role+":", err)
-		os.Exit(1)
-	}
+// roles are what another process does in a test.
+var roles = map[string]func(arguments []string) error{
+	"limited": limited, "hold": hold, "save": saveForEver, "stress": stress, "key": keyOnce, "reach": reach,
 }
 
 // child is another process.
