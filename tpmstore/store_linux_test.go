@@ -30,6 +30,15 @@ func TestStore(t *testing.T) {
 	})
 }
 
+// A fresh binding counts more than one that lives longer.
+func TestFreshCountsMore(t *testing.T) {
+	s := newShelf(t)
+	require.NoError(t, s.save(t.Context(), alias, s.binding(3*day, 30*day)))
+	fresh := s.binding(time.Hour, 7*day)
+	require.NoError(t, s.save(t.Context(), alias, fresh))
+	require.Equal(t, fresh.Thumbprint(), s.loaded())
+}
+
 func TestModes(t *testing.T) {
 	for _, umask := range []int{0, 0o777} {
 		s := newShelf(t)

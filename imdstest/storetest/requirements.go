@@ -71,16 +71,10 @@ func theNewestWins(f *fixture) {
 	f.holds(f.store, f.alias, fresh, "it began last and was saved last")
 
 	alias := f.newAlias(uuid.NewString())
+	old, fresh = f.binding(3*day, 4*day), f.binding(time.Hour, 7*day)
 	f.save(alias, fresh)
 	f.save(alias, old)
 	f.holds(f.store, alias, fresh, "it began last and was saved first")
-}
-
-func freshCountsMore(f *fixture) {
-	long, fresh := f.binding(3*day, 30*day), f.binding(time.Hour, 7*day)
-	f.save(f.alias, long)
-	f.save(f.alias, fresh)
-	f.holds(f.store, f.alias, fresh, "it began last, and another lives longer")
 }
 
 func expiredIsNotLoaded(f *fixture) {

@@ -39,7 +39,6 @@ func Run(t *testing.T, s Subject) {
 		{"what is saved is loaded", whatIsSavedIsLoaded},
 		{"another process finds it", anotherProcessFindsIt},
 		{"the newest wins", theNewestWins},
-		{"a fresh one counts more than one that lives longer", freshCountsMore},
 		{"an expired one is not loaded", expiredIsNotLoaded},
 		{"deleted is deleted", deletedIsDeleted},
 		{"aliases are strangers to each other", aliasesAreStrangers},

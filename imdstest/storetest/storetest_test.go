@@ -61,9 +61,7 @@ func (s *memory) Save(ctx context.Context, alias string, b *mtls.Binding) error 
 	old := s.entries[s.name(alias)]
 	switch {
 	case old == nil || s.flaw == "last wins", s.flaw != "expired counts" && !time.Now().Before(old.UsableUntil()):
-	case s.flaw == "longest wins" && old.UsableUntil().After(b.UsableUntil()):
-		return nil
-	case s.flaw != "longest wins" && old.Certificate.Leaf.NotBefore.After(b.Certificate.Leaf.NotBefore):
+	case old.Certificate.Leaf.NotBefore.After(b.Certificate.Leaf.NotBefore):
 		return nil
 	}
 	s.entries[s.name(alias)] = b
@@ -124,7 +122,7 @@ func TestFlaws(t *testing.T) {
 	}
 	for _, flaw := range []string{
 		"deaf", "nil for nothing", "keeps expired", "loses the leaf", "loses the endpoint", "loses the client id",
-		"loses the key", "takes anything", "last wins", "expired counts", "longest wins", "deletes all", "deletes nothing",
+		"loses the key", "takes anything", "last wins", "expired counts", "deletes all", "deletes nothing",
 		"nothing to delete", "folds case", "ignores the suffix", "private",
 	} {
 		t.Run(flaw, func(t *testing.T) {
