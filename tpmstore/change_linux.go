@@ -3,8 +3,6 @@ package tpmstore
 import (
 	"crypto/rand"
 	"errors"
-	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"strings"
@@ -116,30 +114,24 @@ func (f *folder) unchanged(name string, seen fs.FileInfo) (bool, error) {
 // maxSwept bounds how much one sweep looks at and deletes: others wait for the lock.
 const maxSwept, maxListed = 1000, 20_000
 
-// sweep deletes what processes left behind that died while they wrote.
-func (f *folder) sweep() error {
+// sweep deletes what processes left behind that died while they wrote. What cannot be deleted does no harm.
+func (f *folder) sweep() {
 	dir, err := f.root.Open(".")
 	if err != nil {
-		return err
+		return
 	}
 	defer dir.Close()
 	for listed, swept := 0, 0; listed < maxListed && swept < maxSwept; {
-		names, err := dir.Readdirnames(maxSwept)
+		names, _ := dir.Readdirnames(maxSwept)
 		if len(names) == 0 {
-			if errors.Is(err, io.EOF) {
-				return nil
-			}
-			return err
+			return
 		}
 		listed += len(names)
 		for _, name := range names {
 			if strings.HasPrefix(name, temporary) {
 				swept++
-				if err := f.root.Remove(name); err != nil {
-					return fmt.Errorf("deleting what another process left behind: %w", err)
-				}
+				_ = f.root.Remove(name)
 			}
 		}
 	}
-	return nil
 }

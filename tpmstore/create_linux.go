@@ -49,8 +49,8 @@ func create(s *session) (wrapped, error) {
 	return w, w.proveSalt(s)
 }
 
-// birthplace returns the parent of a new key: the storage root key that the TPM keeps, else that of the TCG's template. It returns the
-// Name of the latter too, if the TPM makes it.
+// birthplace returns the parent of a new key: the storage root key that the TPM keeps, else that of the TCG's template. It
+// returns the Name of the latter too, if the TPM makes it.
 func birthplace(s *session) (p *parent, rootName []byte, err error) {
 	kept, err := persistent(s)
 	if err != nil {

@@ -57,8 +57,8 @@ func makeFolder(path string) error {
 	return os.Chmod(path, 0o700) // the umask may have taken something away
 }
 
-// vetFolder returns why an open folder is not ours alone, nil if it is. OpenRoot follows a symbolic link: what it opened must be what
-// was looked at before.
+// vetFolder returns why an open folder is not ours alone, nil if it is. OpenRoot follows a symbolic link: what it opened must
+// be what was looked at before.
 func vetFolder(root *os.Root, named fs.FileInfo, path string) error {
 	opened, err := root.Stat(".")
 	switch {

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/azmtls/azmtls/mtls"
 	"github.com/stretchr/testify/require"
 )
 
@@ -31,7 +32,11 @@ func TestPlace(t *testing.T) {
 			got, err := place(test.option)
 			if test.want == "" {
 				require.ErrorIs(t, err, errNoPlace)
+				_, err := Store{}.Load(t.Context(), alias)
+				require.ErrorIs(t, err, mtls.ErrNotFound)
 				require.NoError(t, Store{}.DeleteAll(t.Context(), alias), "there is nothing to delete")
+				s := newShelf(t)
+				require.ErrorIs(t, Store{}.Save(t.Context(), alias, s.binding(0, 7*day)), errNoPlace)
 				return
 			}
 			require.NoError(t, err)

@@ -46,8 +46,10 @@ func newMachine(t *testing.T, options imdstest.Options) *machine {
 
 // options are those of a process of its own.
 func (m *machine) options() *azmtls.ImdsV2MtlsCredentialOptions {
+	client := m.server.ClientOptions()
+	client.Retry = policy.RetryOptions{RetryDelay: time.Millisecond, MaxRetryDelay: 5 * time.Millisecond}
 	return &azmtls.ImdsV2MtlsCredentialOptions{
-		ClientOptions:      m.server.ClientOptions(),
+		ClientOptions:      client,
 		MTLSTransport:      m.server.MTLSTransport(),
 		KeyProvider:        tpmstore.Keys{Device: m.tpm.Socket, Folder: m.folder},
 		Store:              tpmstore.Store{Folder: m.folder},

@@ -18,8 +18,9 @@ import (
 // OpenSSL's tpm2 provider signs, and requests certificates, with our key file as it is; and its own key file is one for us.
 func TestOpenSSL(t *testing.T) {
 	tpm := startTPM(t)
-	if _, err := os.Stat("/usr/lib/x86_64-linux-gnu/ossl-modules/tpm2.so"); err != nil && os.Getenv("AZMTLS_REAL_PARTS") == "" {
-		t.Skip("there is no tpm2-openssl")
+	providers, _ := filepath.Glob("/usr/lib/*/ossl-modules/tpm2.so")
+	if len(providers) == 0 && os.Getenv("AZMTLS_REAL_PARTS") == "" {
+		t.Skip("there is no tpm2-openssl: make test installs it")
 	}
 	folder := t.TempDir()
 	k := tpmKeyOf(t, Keys{tpm.Socket, folder})

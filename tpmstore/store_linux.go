@@ -45,7 +45,7 @@ func (s files) load(ctx context.Context, alias string) (*mtls.Binding, error) {
 		return nil, err
 	}
 	f, err := openFolder(s.folder, false)
-	if errors.Is(err, fs.ErrNotExist) {
+	if isNowhere(err) {
 		return nil, mtls.ErrNotFound
 	}
 	if err != nil {
@@ -90,9 +90,7 @@ func (s files) save(ctx context.Context, alias string, b *mtls.Binding) error {
 		return fmt.Errorf("tpmstore: %w", err)
 	}
 	return s.change(ctx, true, func(f *folder) error {
-		if err := f.sweep(); err != nil {
-			return err
-		}
+		f.sweep()
 		stored, _, err := f.binding(alias)
 		if unfit, ok := errors.AsType[*unfitError](err); ok {
 			asideErr := f.setAside(fileName(alias), unfit.info)
@@ -124,8 +122,7 @@ func storable(alias string, b *mtls.Binding) (record, error) {
 	}
 	k, ok := b.Certificate.PrivateKey.(*key)
 	if !ok {
-		return record{}, errors.New("tpmstore: only a binding whose private key is in a TPM is stored, one in software never; " +
-			"use tpmstore.Keys as KeyProvider, or mtls.NoStore as Store")
+		return record{}, errors.New("tpmstore: only a binding whose private key is in a TPM is stored, one in software never")
 	}
 	if _, err := mtls.NewBinding(b.Certificate.Leaf, k, b.Endpoint, b.ClientID); err != nil {
 		return record{}, fmt.Errorf("tpmstore: the binding cannot be stored: %w", err)
@@ -138,11 +135,14 @@ func (s files) deleteAll(ctx context.Context, alias string) error {
 		return err
 	}
 	err := s.change(ctx, false, func(f *folder) error { return f.remove(fileName(alias), fileName(alias)+aside) })
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNoPlace) {
-		return nil // there is nothing to delete
+	if isNowhere(err) {
+		return nil
 	}
 	return err
 }
+
+// isNowhere reports that there is no folder, and so nothing in it.
+func isNowhere(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNoPlace) }
 
 // change runs f on the folder while nobody else changes it.
 func (s files) change(ctx context.Context, create bool, f func(*folder) error) error {

@@ -29,5 +29,10 @@ func (Store) DeleteAll(context.Context, string) error { return errUnsupported }
 // Key returns an error that is [errors.ErrUnsupported].
 func (Keys) Key(context.Context) (mtls.Key, error) { return nil, errUnsupported }
 
+// Choose returns an error that is [errors.ErrUnsupported].
+func (Keys) Choose(context.Context) (mtls.BindingStrength, []mtls.PassedOver, error) {
+	return mtls.StrengthNone, nil, errUnsupported
+}
+
 // Reachable returns an error that is [errors.ErrUnsupported].
 func (Keys) Reachable() error { return errUnsupported }

@@ -11,8 +11,7 @@ import (
 // errDead marks the error of a key that will never sign again: the TPM was cleared, or the key's file is damaged.
 var errDead = errors.New("the key is dead")
 
-// verdict marks what a TPM answered to a key: what is not known to be the end of the key is for now only. That the parent is the one
-// that the key was made below must be known.
+// verdict marks why a key cannot be used: what is not known to be its end is for now only.
 func verdict(err error) error {
 	switch {
 	case err == nil, errors.Is(err, errDead), errors.Is(err, errUnusable):

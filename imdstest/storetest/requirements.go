@@ -181,13 +181,13 @@ func manyAtOnce(f *fixture) {
 
 func round(ctx context.Context, store mtls.Store, own, shared string, b *mtls.Binding) error {
 	if err := insist(func() error { return store.Save(ctx, own, b) }); err != nil {
-		return fmt.Errorf("Save: %w", err)
+		return fmt.Errorf("saving: %w", err)
 	}
 	switch got, err := store.Load(ctx, own); {
 	case err != nil:
 		return fmt.Errorf("loading what was saved a moment ago: %w", err)
 	case got.Thumbprint() != b.Thumbprint():
-		return errors.New("Load returned another binding than the one that was saved under this alias")
+		return errors.New("another binding was loaded than the one that was saved under this alias")
 	}
 	_ = store.Save(ctx, shared, b)
 	if got, err := store.Load(ctx, shared); err == nil && (got.Certificate.Leaf == nil || got.Endpoint != endpoint) {
@@ -195,10 +195,10 @@ func round(ctx context.Context, store mtls.Store, own, shared string, b *mtls.Bi
 	}
 	_ = store.DeleteAll(ctx, shared)
 	if err := insist(func() error { return store.DeleteAll(ctx, own) }); err != nil {
-		return fmt.Errorf("DeleteAll: %w", err)
+		return fmt.Errorf("deleting: %w", err)
 	}
 	if _, err := store.Load(ctx, own); !errors.Is(err, mtls.ErrNotFound) {
-		return fmt.Errorf("Load returned %w after all were deleted", err)
+		return fmt.Errorf("after all were deleted, loading returned: %v", err)
 	}
 	return nil
 }
