@@ -2,6 +2,7 @@ package tpmstore
 
 import (
 	"crypto"
+	"crypto/fips140"
 	"crypto/rand"
 	"fmt"
 	"os"
@@ -272,6 +273,9 @@ func TestSaltThatFillsTheSpace(t *testing.T) {
 	require.NoError(t, err)
 	for name, salt := range map[string]int{"fills the space": 222, "none": 0} {
 		t.Run(name, func(t *testing.T) {
+			if fips140.Enabled() && salt > crypto.SHA256.Size() {
+				t.Skip("Go signs with no such salt there")
+			}
 			tpm := startTPM(t)
 			p := startProxy(t, tpm.Socket)
 			p.set(func(p *proxy) { p.answer, p.edit = impersonate(software, salt) })
