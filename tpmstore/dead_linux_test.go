@@ -96,6 +96,10 @@ func TestDeadKeyIsMadeAnew(t *testing.T) {
 		"readable by all": func(t *testing.T, _ *swtpm.TPM, file string) {
 			require.NoError(t, os.Chmod(file, 0o644))
 		},
+		"a folder": func(t *testing.T, _ *swtpm.TPM, file string) {
+			require.NoError(t, os.Remove(file))
+			require.NoError(t, os.MkdirAll(filepath.Join(file, "deep"), 0o700))
+		},
 		"a symbolic link": func(t *testing.T, _ *swtpm.TPM, file string) {
 			require.NoError(t, os.Rename(file, file+".moved"))
 			require.NoError(t, os.Symlink(file+".moved", file))

@@ -86,6 +86,21 @@ func TestCharDeviceDoesNotAnswer(t *testing.T) {
 	require.Less(t, time.Since(begin), 2*time.Second)
 }
 
+// So is a socket.
+func TestSocketDoesNotAnswer(t *testing.T) {
+	p := startProxy(t, startTPM(t).Socket)
+	p.set(func(p *proxy) { p.silence = make(chan struct{}) })
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	c, err := dialSocket(ctx, p.Socket)
+	require.NoError(t, err)
+	defer c.close()
+	begin := time.Now()
+	_, err = c.exchange(ctx, says(0))
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.Less(t, time.Since(begin), 2*time.Second)
+}
+
 // What is no TPM is told so.
 func TestWhatIsNoTPM(t *testing.T) {
 	dir := t.TempDir()
@@ -239,6 +254,12 @@ func TestKeyTurnIsHeld(t *testing.T) {
 		k, err := Keys{tpm.Socket, folder}.Key(ctx)
 		require.NoError(t, err)
 		require.Equal(t, mtls.StrengthSoftware, k.Strength(), "the caller has no time to wait for the other")
+		f, err := openFolder(folder, false)
+		require.NoError(t, err)
+		defer f.close()
+		ran := false
+		require.NoError(t, f.inTurn(t.Context(), 20*time.Millisecond, func() error { ran = true; return nil }))
+		require.True(t, ran, "it goes ahead when it has waited long enough")
 		return nil
 	}))
 	require.Equal(t, first.Public(), tpmKeyOf(t, Keys{tpm.Socket, folder}).Public())

@@ -213,4 +213,12 @@ func TestLockIsBusy(t *testing.T) {
 		return nil
 	}))
 	require.NoError(t, s.deleteAll(t.Context(), alias), "the lock is free again")
+
+	dir, err := os.Open(s.dir)
+	require.NoError(t, err)
+	inherited, err := syscall.Dup(int(dir.Fd())) // by a child that is just being started
+	require.NoError(t, err)
+	defer syscall.Close(inherited)
+	require.NoError(t, withLock(t.Context(), dir, lockWait, func() error { return nil }))
+	require.NoError(t, s.deleteAll(t.Context(), alias), "no child keeps it")
 }

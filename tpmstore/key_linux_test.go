@@ -150,6 +150,14 @@ func TestConcurrentSignatures(t *testing.T) {
 	}
 	all.Wait()
 	require.Empty(t, handles(t, tpm.Socket, firstTransient))
+
+	p := startProxy(t, tpm.Socket)
+	k := tpmKeyOf(t, Keys{p.Socket, folder})
+	for range 20 {
+		all.Go(func() { assert.NoError(t, signs(k)) })
+	}
+	all.Wait()
+	require.Equal(t, 1, p.most, "one owner of the device")
 }
 
 // A TPM that is busy is asked again, whatever it calls that.

@@ -85,7 +85,7 @@ func (k Keys) obtain(ctx context.Context, d *device) (*key, error) {
 	}
 	defer f.close()
 	var held *key
-	err = f.inTurn(ctx, func() (err error) {
+	err = f.inTurn(ctx, keyTurnWait, func() (err error) {
 		held, err = f.key(ctx, d)
 		return err
 	})
@@ -98,13 +98,13 @@ const keyTurn = "key.lock"
 // keyTurnWait is how long a process waits for another one to make a key. Then it goes ahead: what it makes is of no less use.
 const keyTurnWait = 20 * time.Second
 
-// inTurn runs the action while no other process makes a key.
-func (f *folder) inTurn(ctx context.Context, action func() error) error {
+// inTurn runs the action while no other process makes a key, or without its turn when that takes too long.
+func (f *folder) inTurn(ctx context.Context, wait time.Duration, action func() error) error {
 	lock, err := f.root.OpenFile(keyTurn, os.O_RDWR|os.O_CREATE|nonblocking, 0o600)
 	if err != nil {
 		return action() // the folder cannot be written to, so nobody keeps a key in it
 	}
-	err = withLock(ctx, lock, keyTurnWait, action)
+	err = withLock(ctx, lock, wait, action)
 	if errors.Is(err, errBusy) {
 		return action()
 	}

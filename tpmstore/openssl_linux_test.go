@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"testing"
 
+	"github.com/azmtls/azmtls/mtls"
 	"github.com/stretchr/testify/require"
 )
 
@@ -67,6 +68,9 @@ func TestOpenSSL(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, signs(&key{newDevice(tpm.Socket), theirs}))
 	require.NoError(t, signs(k))
+	require.NoError(t, tpm.Wipe())
+	require.ErrorIs(t, signs(k), errDead)
+	require.ErrorIs(t, signs(&key{newDevice(tpm.Socket), theirs}), mtls.ErrKeyNotNow, "its file does not say below what it was made")
 }
 
 func freePort(t *testing.T) int {

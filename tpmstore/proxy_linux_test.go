@@ -33,6 +33,8 @@ type proxy struct {
 	hangUp  bool          // ends the connection instead of an answer
 	silence chan struct{} // no answer until it is closed
 	seen    []tpm2.TPMCC
+	running int // commands
+	most    int // at once
 }
 
 // startProxy runs a proxy until the test ends.
@@ -50,8 +52,10 @@ func startProxy(t testing.TB, upstream string) *proxy {
 			if err != nil {
 				return
 			}
-			p.serve(c, upstream) // one at a time, as swtpm does
-			_ = c.Close()
+			go func() {
+				p.serve(c, upstream)
+				_ = c.Close()
+			}()
 		}
 	}()
 	return p
@@ -91,6 +95,8 @@ func (p *proxy) pass(client, tpm net.Conn, command []byte) bool {
 	code := tpm2.TPMCC(binary.BigEndian.Uint32(command[6:]))
 	p.mu.Lock()
 	p.seen = append(p.seen, code)
+	p.running++
+	p.most = max(p.most, p.running)
 	answer, edit, chunk, pieces, hangUp, silence := p.answer, p.edit, p.chunk, p.pieces, p.hangUp, p.silence
 	p.mu.Unlock()
 	if silence != nil {
@@ -121,6 +127,7 @@ func (p *proxy) pass(client, tpm net.Conn, command []byte) bool {
 			response = edit(code, response)
 		}
 	}
+	p.set(func(p *proxy) { p.running-- })
 	if chunk == 0 {
 		chunk = len(response)
 	}
