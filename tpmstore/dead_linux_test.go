@@ -171,6 +171,22 @@ func TestNotNow(t *testing.T) {
 	require.Empty(t, handles(t, tpm.Socket, firstTransient))
 }
 
+// A device that goes away while it is looked at costs no key, although it is "not exist" that the system says then, too.
+func TestDeviceGoesAway(t *testing.T) {
+	tpm := startTPM(t)
+	keys := Keys{tpm.Socket, t.TempDir()}
+	old := tpmKeyOf(t, keys)
+	f, err := openFolder(keys.Folder, false)
+	require.NoError(t, err)
+	defer f.close()
+	_, err = f.key(t.Context(), newDevice(filepath.Join(t.TempDir(), "gone")))
+	require.ErrorIs(t, err, os.ErrNotExist)
+	require.ErrorIs(t, err, mtls.ErrKeyNotNow)
+	_, err = f.kept(t.Context(), newDevice(filepath.Join(t.TempDir(), "gone")))
+	require.NotErrorIs(t, err, errNoKey)
+	require.Equal(t, old.Public(), tpmKeyOf(t, keys).Public())
+}
+
 // The storage root key that the TPM keeps is used where it is there, whatever its template, and left as it is.
 func TestParentThatTheTPMKeeps(t *testing.T) {
 	rsaRoot := tpm2.New2B(tpm2.RSASRKTemplate)

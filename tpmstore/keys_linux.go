@@ -119,7 +119,7 @@ func (f *folder) key(ctx context.Context, d *device) (*key, error) {
 		return k, nil
 	case errors.Is(err, errDead):
 		eventlog.Writef(ctx, eventlog.Recovery, "the key %s/%s is made anew: %v", f.path, keyFile, err)
-	case !errors.Is(err, fs.ErrNotExist):
+	case !errors.Is(err, errNoKey):
 		return nil, err
 	}
 	if k, err = newKey(ctx, d); err != nil {
@@ -132,11 +132,16 @@ func (f *folder) key(ctx context.Context, d *device) (*key, error) {
 	return k, nil
 }
 
-// kept returns the key that is kept. The error is fs.ErrNotExist, errDead, or any other if the key cannot be used now.
+var errNoKey = errors.New("no key is kept")
+
+// kept returns the key that is kept. The error is errNoKey, errDead, or any other if the key cannot be used now.
 func (f *folder) kept(ctx context.Context, d *device) (*key, error) {
 	text, _, err := f.readSettled(keyFile)
 	if unfit, ok := errors.AsType[*unfitError](err); ok {
 		return nil, fmt.Errorf("%w: the file is not used: %w", errDead, unfit)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errNoKey
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading the key's file: %w", err)
@@ -164,7 +169,7 @@ func (k Keys) diagnose(ctx context.Context, d *device) (*key, error) {
 	if err == nil {
 		defer f.close()
 		held, err := f.kept(ctx, d)
-		if err == nil || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errDead) {
+		if err == nil || !errors.Is(err, errNoKey) && !errors.Is(err, errDead) {
 			return held, err
 		}
 	}
