@@ -24,9 +24,9 @@ lint: tools
 
 # Of the packages under internal, internal/limits has no statements to cover: it holds constants.
 unit:
-	AZMTLS_REAL_PARTS=1 go test -race -timeout 15m -coverprofile=coverage.out -coverpkg=$(MODULE),$(MODULE)/mtls,$(MODULE)/internal/... ./...
+	AZMTLS_REAL_PARTS=1 go test -race -timeout 15m -coverprofile=coverage.out -coverpkg=$(MODULE),$(MODULE)/mtls,$(MODULE)/tpmstore,$(MODULE)/internal/... ./...
 	go test -timeout 15m -run 'Matrix|HourOfFaults' .
-	./scripts/check-coverage.sh coverage.out 85 $(MODULE) $(MODULE)/mtls $$(go list ./internal/... | grep -v '/internal/limits$$')
+	./scripts/check-coverage.sh coverage.out 85 $(MODULE) $(MODULE)/mtls $(MODULE)/tpmstore $$(go list ./internal/... | grep -v '/internal/limits$$')
 
 # With FIPS 140-3 enforced: whatever else is used fails.
 fips:
@@ -47,6 +47,7 @@ e2e: tools
 
 examples:
 	go run ./examples/quickstart
+	go run ./examples/quickstart -tpm
 	go run ./examples/chained
 	go run ./examples/chained -without
 	go run ./examples/managed

@@ -10,17 +10,19 @@ import (
 	"github.com/azmtls/azmtls/internal/limits"
 	"github.com/azmtls/azmtls/internal/stage"
 	"github.com/azmtls/azmtls/mtls"
+	"github.com/azmtls/azmtls/tpmstore"
 )
 
-// keySource is where an issuer gets its keys from. Making an RSA key takes longer than everything else, so that of
-// mtls.SoftwareKeys, which nobody else will miss, are made ahead: beside the request for metadata, and one to spare after a mint,
-// when the token that it was for has come: making a key keeps a processor busy.
+// keySource is where an issuer gets its keys from. Making an RSA key takes longer than everything else, so that those in memory,
+// which nobody else will miss, are made ahead: beside the request for metadata, and one to spare after a mint, when the token that
+// it was for has come: making a key keeps a processor busy.
 type keySource struct {
 	provider    mtls.KeyProvider
 	minStrength mtls.BindingStrength
 	closed      *atomic.Bool // no work in the background any more
 	minted      atomic.Bool  // with a key of this source, since the latest one to spare was made
 	spare       chan mtls.Key
+	reasons     once // why stronger keys were passed over
 }
 
 func newKeySource(provider mtls.KeyProvider, minStrength mtls.BindingStrength, closed *atomic.Bool) *keySource {
@@ -29,16 +31,31 @@ func newKeySource(provider mtls.KeyProvider, minStrength mtls.BindingStrength, c
 
 // ahead reports whether keys may be made before they are known to be needed.
 func (s *keySource) ahead() bool {
-	_, software := s.provider.(mtls.SoftwareKeys)
-	return software
+	switch provider := s.provider.(type) {
+	case mtls.SoftwareKeys:
+		return true
+	case tpmstore.Keys: // without its TPM it makes keys in memory
+		return s.minStrength <= mtls.StrengthSoftware && provider.Reachable() != nil
+	}
+	return false
 }
 
 // key returns a key that is strong enough.
 func (s *keySource) key(ctx context.Context) (mtls.Key, error) {
-	select {
-	case key := <-s.spare:
-		return key, nil
-	default:
+	key, err := s.spareOrNew(ctx)
+	if err == nil {
+		s.reasons.log(ctx, passedOver(key))
+	}
+	return key, err
+}
+
+func (s *keySource) spareOrNew(ctx context.Context) (mtls.Key, error) {
+	if s.ahead() {
+		select {
+		case key := <-s.spare:
+			return key, nil
+		default:
+		}
 	}
 	key, err := flight.Within(ctx, limits.Key, stage.Key, s.provider.Key)
 	switch {
@@ -48,10 +65,11 @@ func (s *keySource) key(ctx context.Context) (mtls.Key, error) {
 		return nil, errors.New("the key provider returned a nil Key and no error")
 	case key.Strength() < s.minStrength:
 		return nil, fmt.Errorf(
-			"the key of the binding has strength %s where MinBindingStrength demands %s; nothing was sent. "+
+			"the key of the binding has strength %s where MinBindingStrength demands %s%s; nothing was sent. "+
 				"Lower MinBindingStrength, or set a KeyProvider whose keys are stronger",
 			key.Strength(),
 			s.minStrength,
+			bracketed(passedOver(key)),
 		)
 	}
 	return key, nil
@@ -59,7 +77,7 @@ func (s *keySource) key(ctx context.Context) (mtls.Key, error) {
 
 // prepare makes a key to spare after a mint, in the background. It ends by itself.
 func (s *keySource) prepare() {
-	if !s.ahead() || s.closed.Load() || !s.minted.Swap(false) || len(s.spare) > 0 {
+	if s.closed.Load() || !s.minted.Swap(false) || len(s.spare) > 0 || !s.ahead() {
 		return
 	}
 	go func() {

@@ -62,12 +62,13 @@ type ImdsV2MtlsCredentialOptions struct {
 	MinBindingStrength mtls.BindingStrength
 
 	// KeyProvider provides the keys of certificates. Nil is the strongest provider that the platform has: winstore.Keys on
-	// Windows and, in this version, [mtls.SoftwareKeys] elsewhere.
+	// Windows, tpmstore.Keys on Linux, [mtls.SoftwareKeys] elsewhere.
 	KeyProvider mtls.KeyProvider
 
 	// Store keeps certificates beyond the life of the process. Nil is the store of the platform: winstore.Store (CurrentUser\My)
-	// on Windows and, in this version, [mtls.NoStore] elsewhere. As with MSAL, the environment variable
-	// MSAL_MI_DISABLE_PERSISTENT_CERT_CACHE (1 or true) makes that [mtls.NoStore]; a Store that is given here is used all the same.
+	// on Windows, tpmstore.Store (a folder, for keys in a TPM) on Linux, [mtls.NoStore] elsewhere. As with MSAL, the environment
+	// variable MSAL_MI_DISABLE_PERSISTENT_CERT_CACHE (1 or true) makes that [mtls.NoStore]; a Store that is given here is used all
+	// the same.
 	Store mtls.Store
 
 	// Attestation proves to IMDS what holds the key. Nil: certificates are requested without attestation.

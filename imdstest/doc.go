@@ -10,6 +10,7 @@
 // certificate of the simulator's authority, and a proof-of-possession token is accepted only on a connection with the
 // certificate it is bound to (RFC 8705). [Server.Inject] makes it fail in all the ways that networks and servers fail.
 //
-// Give a credential under test a Store and a Cache of its own, [mtls.NoStore] and a new [mtls.Cache] for instance: the default
-// store of Windows is the user's, where the certificate of a real machine may lie.
+// Give a credential under test a KeyProvider, a Store and a Cache of its own, [mtls.SoftwareKeys], [mtls.NoStore] and a new
+// [mtls.Cache] for instance: the default store is the user's, where the certificate of a real machine may lie, and the default
+// provider would make a key in the TPM of the machine that runs the test.
 package imdstest

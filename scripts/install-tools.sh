@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the real parts that the tests run against, where they are missing: a C compiler (for the race detector), OpenSSL,
-# Node.js, Azurite, Apache httpd, nginx and staticcheck. Run as root on a Debian machine it needs nothing else; elsewhere it says what to install.
+# Node.js, Azurite, Apache httpd, nginx, swtpm, OpenSSL's tpm2 provider and staticcheck. Run as root on a Debian machine it needs nothing else; elsewhere it says what to install.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,6 +13,8 @@ command -v node >/dev/null || missing+=(nodejs)
 command -v npm >/dev/null || missing+=(npm)
 [ -x /usr/sbin/apache2 ] || missing+=(apache2-bin)
 [ -x /usr/sbin/nginx ] || missing+=(nginx-light)
+command -v swtpm >/dev/null || missing+=(swtpm)
+compgen -G '/usr/lib/*/ossl-modules/tpm2.so' >/dev/null || missing+=(tpm2-openssl)
 if [ "${#missing[@]}" -gt 0 ]; then
   if ! command -v apt-get >/dev/null || [ "$(id -u)" -ne 0 ]; then
     echo "install-tools: please install: ${missing[*]}" >&2

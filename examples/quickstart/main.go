@@ -1,6 +1,7 @@
 // Quickstart shows a credential at work, and how it heals.
 //
 //	go run ./examples/quickstart          # needs nothing: IMDS v2, Entra and a resource are simulated on loopback
+//	go run ./examples/quickstart -tpm     # the same over a key in a TPM, across processes; needs swtpm, which make test installs
 //	go run ./examples/quickstart -azure   # uses the IMDS of the Azure VM that it runs on
 package main
 
@@ -20,18 +21,28 @@ import (
 	"github.com/azmtls/azmtls"
 	"github.com/azmtls/azmtls/imdstest"
 	"github.com/azmtls/azmtls/mtls"
+	"github.com/azmtls/azmtls/tpmstore"
 	"github.com/azmtls/azmtls/winstore"
 )
 
 func main() {
 	azure := flag.Bool("azure", false, "use the IMDS of this Azure VM instead of the simulator")
 	scope := flag.String("scope", "https://management.azure.com/.default", "with -azure: the scope to get a token for")
+	tpm := flag.Bool("tpm", false, "use a key in a TPM, across processes; needs swtpm")
+	device := flag.String("device", "", "with -tpm: be one of those processes, on this TPM")
+	folder := flag.String("folder", "", "with -device: where its bindings are kept")
+	authority := flag.String("authority", "", "with -device: a file with the authority of the token endpoint")
 	flag.Parse()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	run := simulated
-	if *azure {
+	switch {
+	case *azure:
 		run = func(ctx context.Context, out *account) error { return onAzure(ctx, out, *scope) }
+	case *tpm && *device != "":
+		run = func(ctx context.Context, _ *account) error { return tpmProcess(ctx, *device, *folder, *authority) }
+	case *tpm:
+		run = overTPM
 	}
 	out := &account{Writer: os.Stdout, start: time.Now()}
 	if err := run(ctx, out); err != nil {
@@ -40,7 +51,7 @@ func main() {
 	}
 }
 
-// identity is one that no machine has: what the quickstart stores on Windows must not be taken for a real one's.
+// identity is one that no machine has: what the quickstart stores must not be taken for a real one's.
 const identity = azidentity.ResourceID("/azmtls/examples/quickstart")
 
 // simulated goes through the life of a certificate on loopback: minted, used, refused, replaced.
@@ -102,16 +113,20 @@ func simulated(ctx context.Context, out *account) error {
 	return nil
 }
 
-// forget removes the certificate that an earlier run left in CurrentUser\My, on Windows: it is good, but the simulator that
+// forget removes the certificate that an earlier run left in the store of the platform: it is good, but the simulator that
 // issued it is gone, and its token endpoint too. One whose key is gone goes by itself when it is looked at.
 func forget(ctx context.Context, out *account) error {
-	var store winstore.Store
 	alias := string(identity) + "#att=0"
-	if _, err := store.Load(ctx, alias); err != nil {
-		return nil // there is none, or this is not Windows
+	for _, store := range []mtls.Store{winstore.Store{}, tpmstore.Store{}} {
+		if _, err := store.Load(ctx, alias); err != nil {
+			continue // there is none, or this is another system
+		}
+		out.step("Removing the certificate of an earlier run, whose simulator is gone.")
+		if err := store.DeleteAll(ctx, alias); err != nil {
+			return err
+		}
 	}
-	out.step("Removing the certificate of an earlier run, whose simulator is gone.")
-	return store.DeleteAll(ctx, alias)
+	return nil
 }
 
 // listen shows what the library logs.
