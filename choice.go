@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"sync/atomic"
 
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/azmtls/azmtls/internal/eventlog"
 )
 
@@ -13,16 +12,16 @@ import (
 // binds those of a bound client that puts its token where azcore's bearer policy does, which is what asks with
 // EnableCAE.
 func (c *ImdsV2MtlsCredential) wantsBound(
-	ctx context.Context, resource string, opts policy.TokenRequestOptions,
+	ctx context.Context, resource string, cae bool,
 ) (bool, error) {
 	if c.tokenType == TokenTypeBearer {
 		return false, nil
 	}
 	marked := c.clients.marked(ctx) != nil
-	if marked && opts.EnableCAE {
+	if marked && cae {
 		return c.tokenType == TokenTypeMtlsPoP || !c.grants.bearer(resource), nil
 	}
-	c.clients.hint(ctx, c.tokenType, resource, marked, opts.EnableCAE)
+	c.clients.hint(ctx, c.tokenType, resource, marked, cae)
 	if c.tokenType == TokenTypeMtlsPoP && marked {
 		return false, fmt.Errorf("%w: the client asks for one that it will not send as Authorization: Bearer (EnableCAE is "+
 			"not set), so that it would go without its certificate", ErrTokenBindingUnsupported)

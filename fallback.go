@@ -94,8 +94,8 @@ func (c *ManagedIdentityCredential) GetToken(
 	ctx context.Context,
 	opts policy.TokenRequestOptions,
 ) (azcore.AccessToken, error) {
-	r, err := c.request(ctx, opts, false)
-	if err != nil {
+	var r tokencache.Request
+	if err := c.fill(ctx, &opts, false, &r); err != nil {
 		return azcore.AccessToken{}, err
 	}
 	e, err := c.get(ctx, r)
@@ -105,21 +105,22 @@ func (c *ManagedIdentityCredential) GetToken(
 	return e.Token, nil
 }
 
-// request returns what a call asks for.
-func (c *ManagedIdentityCredential) request(
+// fill fills in what a call asks for.
+func (c *ManagedIdentityCredential) fill(
 	ctx context.Context,
-	opts policy.TokenRequestOptions,
+	opts *policy.TokenRequestOptions,
 	bound bool,
-) (tokencache.Request, error) {
+	r *tokencache.Request,
+) error {
 	if c.inner() == nil {
-		return tokencache.Request{}, inputError(errNotFallback)
+		return inputError(errNotFallback)
 	}
-	return c.v2.request(ctx, opts, bound)
+	return c.v2.fill(ctx, opts, bound, r)
 }
 
 // get returns a token of whoever has one.
 func (c *ManagedIdentityCredential) get(ctx context.Context, r tokencache.Request) (*tokencache.Entry, error) {
-	if e := c.v2.atHand(ctx, r); e != nil {
+	if e := c.v2.atHand(ctx, &r); e != nil {
 		return e, nil
 	}
 	if err := checkRequest(r); err != nil {
@@ -172,7 +173,7 @@ func (c *ManagedIdentityCredential) ask(ctx context.Context, r tokencache.Reques
 	if err == nil || ctx.Err() != nil {
 		return e, err
 	}
-	if e := c.v2.atHand(ctx, r); e != nil {
+	if e := c.v2.atHand(ctx, &r); e != nil {
 		return e, nil // it landed just now
 	}
 	c.outage.note(ctx, r, err) // of a request that goes on, this is all that is known so far

@@ -17,8 +17,8 @@ func (c *ManagedIdentityCredential) GetBoundToken(
 	ctx context.Context,
 	opts policy.TokenRequestOptions,
 ) (azcore.AccessToken, *mtls.Binding, error) {
-	r, err := c.request(ctx, opts, true)
-	if err != nil {
+	var r tokencache.Request
+	if err := c.fill(ctx, &opts, true, &r); err != nil {
 		return azcore.AccessToken{}, nil, err
 	}
 	e, err := c.getBound(ctx, r)
@@ -30,7 +30,7 @@ func (c *ManagedIdentityCredential) GetBoundToken(
 
 // getBound returns a token of IMDS v2.
 func (c *ManagedIdentityCredential) getBound(ctx context.Context, r tokencache.Request) (*tokencache.Entry, error) {
-	if e := c.v2.atHand(ctx, r); e != nil {
+	if e := c.v2.atHand(ctx, &r); e != nil {
 		return e, nil
 	}
 	if err := checkRequest(r); err != nil {

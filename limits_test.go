@@ -387,7 +387,14 @@ func (f transporterFunc) Do(req *http.Request) (*http.Response, error) { return 
 func TestListenerMayAskForAToken(t *testing.T) {
 	for _, line := range []string{"minted", "got a", "was refused at", "evicted", "trying once more", "refreshing the token"} {
 		t.Run(line, func(t *testing.T) {
-			f := newFixture(t, imdstest.Options{}, nil)
+			refreshed := make(chan struct{}, 1)
+			f := newFixture(t, imdstest.Options{}, func(o *azmtls.ImdsV2MtlsCredentialOptions) {
+				o.Observer = func(e azmtls.Event) {
+					if e.Step == azmtls.StepRefreshFailed {
+						refreshed <- struct{}{}
+					}
+				}
+			})
 			f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Do: invalidClient, Times: 1})
 			var inside atomic.Bool
 			failed := make(chan error, 1)
@@ -409,6 +416,7 @@ func TestListenerMayAskForAToken(t *testing.T) {
 			_, err = f.token(vault)
 			require.NoError(t, err)
 			require.NoError(t, <-failed)
+			<-refreshed // azcore's listener must not be changed while somebody may call it
 		})
 	}
 }

@@ -17,7 +17,7 @@ var errNotMade = errors.New("the credential was not made by NewImdsV2MtlsCredent
 func (c *ImdsV2MtlsCredential) made() bool { return c != nil && c.tokens != nil }
 
 // check refuses a call for a token that cannot work, before any network call.
-func (c *ImdsV2MtlsCredential) check(ctx context.Context, opts policy.TokenRequestOptions) error {
+func (c *ImdsV2MtlsCredential) check(ctx context.Context, opts *policy.TokenRequestOptions) error {
 	if err := c.callable(ctx); err != nil {
 		return err
 	}

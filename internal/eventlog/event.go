@@ -66,68 +66,52 @@ const (
 )
 
 var steps = map[Step]struct {
-	kind         log.Event
-	words, after string
+	kind  log.Event
+	words string
 }{
-	StageEnded:     {Authentication, "stage ended:", ""},
-	TokenObtained:  {Authentication, "got a token", ""},
-	TokenRefreshed: {Authentication, "refreshed the token", ""},
-	TokenFailed:    {Authentication, "no token", ""},
-	RefreshFailed:  {Authentication, "could not refresh the token", ", the old one is used on"},
-	BearerGranted:  {Authentication, "Entra binds no tokens", ", bearer tokens for it for an hour"},
-	FellBack:       {Authentication, "IMDS v2 does not serve, azidentity does", ""},
-	CameBack:       {Authentication, "IMDS v2 serves again", ""},
-	Minted:         {Binding, "minted", ""},
-	MintFailed:     {Binding, "could not mint a binding", ""},
-	Reissued:       {Binding, "IMDS issued the evicted certificate again:", ", it is asked to bypass its cache"},
-	Loaded:         {Binding, "loaded", " from the store"},
-	LoadFailed:     {Binding, "took no binding", " from the store"},
-	SaveFailed:     {Binding, "could not save", ", it lives in memory only"},
-	Adopted:        {Binding, "adopted", ", which another process stored"},
-	Renewed:        {Binding, "renewed:", ""},
-	RenewalFailed:  {Binding, "could not renew", ", it serves on"},
-	ConnectionLost: {Recovery, "lost the connection", ", trying a fresh one with the same binding"},
-	Refused:        {Recovery, "refused", ""},
-	Evicted:        {Recovery, "evicted", ""},
-	Kept:           {Recovery, "kept", ", there were too many evictions of late"},
-	OnceMore:       {Recovery, "trying once more with another binding", ""},
+	StageEnded:     {Authentication, "stage {stage} ended"},
+	TokenObtained:  {Authentication, "got a {type} token for {resource} with binding {binding}"},
+	TokenRefreshed: {Authentication, "refreshed the {type} token for {resource} with binding {binding}"},
+	TokenFailed:    {Authentication, "no token for {resource}"},
+	RefreshFailed:  {Authentication, "refreshing the token for {resource} failed, the old one is used on"},
+	BearerGranted:  {Authentication, "Entra binds no tokens for {resource}, bearer tokens for it for an hour"},
+	FellBack:       {Authentication, "IMDS v2 does not serve, azidentity does"},
+	CameBack:       {Authentication, "IMDS v2 serves again"},
+	Minted:         {Binding, "minted binding {binding} of {alias}"},
+	MintFailed:     {Binding, "minting a binding of {alias} failed"},
+	Reissued:       {Binding, "IMDS issued the evicted certificate {binding} of {alias} again; it is asked to bypass its cache"},
+	Loaded:         {Binding, "loaded binding {binding} of {alias} from the store"},
+	LoadFailed:     {Binding, "no binding of {alias} taken from the store"},
+	SaveFailed:     {Binding, "saving binding {binding} of {alias} failed, it lives in memory only"},
+	Adopted:        {Binding, "binding {replaced} of {alias} was replaced by {binding}, which another process stored"},
+	Renewed:        {Binding, "renewed binding {replaced} of {alias} by {binding}"},
+	RenewalFailed:  {Binding, "renewing binding {binding} of {alias} failed, it serves on"},
+	ConnectionLost: {Recovery, "connection to {host} lost, trying a fresh one with the same binding"},
+	Refused:        {Recovery, "the binding with certificate {binding} was refused at {host}"},
+	Evicted:        {Recovery, "evicted binding {binding} of {alias}"},
+	Kept:           {Recovery, "binding {binding} of {alias} is kept: there were too many evictions of late"},
+	OnceMore:       {Recovery, "trying once more with another binding than {replaced} at {host}"},
 }
 
 // String says it in words.
 func (e Event) String() string {
-	text := &strings.Builder{}
-	text.WriteString(steps[e.Step].words)
-	add := func(before, value string) {
-		if value != "" {
-			text.WriteString(before + value)
-		}
+	kind := "bearer"
+	if e.Bound {
+		kind = "mtls_pop"
 	}
-	if e.Step == StageEnded {
-		add(" ", string(e.Stage))
+	text := strings.NewReplacer(
+		"{stage}", string(e.Stage), "{type}", kind, "{resource}", e.Resource, "{host}", e.Host,
+		"{alias}", e.Alias, "{binding}", e.Thumbprint, "{replaced}", e.Replaced,
+	).Replace(steps[e.Step].words)
+	if e.Detail != "" && text != "" {
+		text += ", "
 	}
-	add(" for ", e.Resource)
-	switch {
-	case e.Bound:
-		add(", bound to binding ", e.Thumbprint)
-	case e.Resource != "":
-		add(" with binding ", e.Thumbprint)
-	default:
-		add(" binding ", e.Thumbprint)
-	}
-	add(" of ", e.Alias)
-	add(" in the place of ", e.Replaced)
-	add(" at ", e.Host)
-	add("", steps[e.Step].after)
-	if text.Len() > 0 {
-		add(", ", e.Detail)
-	} else {
-		add("", e.Detail)
-	}
+	text += e.Detail
 	if e.Duration != 0 {
-		add(", after ", e.Duration.Round(time.Millisecond).String())
+		text += ", after " + e.Duration.Round(time.Millisecond).String()
 	}
 	if e.Err != nil {
-		add(": ", e.Err.Error())
+		text += ": " + e.Err.Error()
 	}
-	return text.String()
+	return text
 }

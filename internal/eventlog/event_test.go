@@ -67,22 +67,22 @@ func TestEventInWords(t *testing.T) {
 			Step: eventlog.Minted, Alias: "system…#att=0", Thumbprint: "abc", Detail: "usable until noon",
 			Duration: 1500 * time.Millisecond,
 		},
-		"renewed: binding abc of x in the place of def": {
+		"renewed binding def of x by abc": {
 			Step: eventlog.Renewed, Alias: "x", Thumbprint: "abc", Replaced: "def",
 		},
-		"got a token for https://vault.azure.net with binding abc": {
+		"got a bearer token for https://vault.azure.net with binding abc": {
 			Step: eventlog.TokenObtained, Resource: "https://vault.azure.net", Thumbprint: "abc",
 		},
-		"got a token for https://v, bound to binding abc": {
+		"got a mtls_pop token for https://v with binding abc": {
 			Step: eventlog.TokenObtained, Resource: "https://v", Bound: true, Thumbprint: "abc",
 		},
-		"refused binding abc at example:443: alert": {
+		"the binding with certificate abc was refused at example:443: alert": {
 			Step: eventlog.Refused, Thumbprint: "abc", Host: "example:443", Err: errors.New("alert"),
 		},
-		"took no binding of x from the store: no key": {
+		"no binding of x taken from the store: no key": {
 			Step: eventlog.LoadFailed, Alias: "x", Err: errors.New("no key"),
 		},
-		"stage ended: issue, after 2ms": {
+		"stage issue ended, after 2ms": {
 			Step: eventlog.StageEnded, Stage: "issue", Duration: 2 * time.Millisecond,
 		},
 		"Entra binds no tokens for r, bearer tokens for it for an hour: AADSTS392196": {
