@@ -208,6 +208,7 @@ func ExampleLogEvents() {
 	cred, err := azmtls.NewImdsV2MtlsCredential(&azmtls.ImdsV2MtlsCredentialOptions{
 		ClientOptions: server.ClientOptions(),
 		MTLSTransport: server.MTLSTransport(),
+		KeyProvider:   mtls.SoftwareKeys{},
 		Store:         mtls.NoStore{},
 		Cache:         &mtls.Cache{},
 		Observer:      azmtls.LogEvents(logger),
