@@ -30,6 +30,9 @@ func (c *ImdsV2MtlsCredential) token(ctx context.Context, r tokencache.Request) 
 	if err := checkRequest(r); err != nil {
 		return nil, err
 	}
+	if err := ctx.Err(); err != nil {
+		return nil, inputError(fmt.Errorf("nothing was done, the call's context has ended: %w", err))
+	}
 	carry := c.tracing.carry(ctx)
 	e, err := c.tokens.Share(ctx, r, func(ctx context.Context) (*tokencache.Entry, error) {
 		if r.Claims == "" {

@@ -98,6 +98,9 @@ func (g *Group[K, V]) join(
 		g.flights = map[K]*flight[V]{}
 	}
 	g.flights[key] = f
+	if waiting > 0 {
+		await(caller, &f.stage) // before the work is in a stage, of which a caller may be told at once
+	}
 	stop := g.Clock.AfterFunc(limit+grace, func() {
 		var none V
 		g.land(key, f, none, f.stage.giveUp(&clock.LimitError{Limit: limit}))
