@@ -9,9 +9,6 @@ import (
 
 type key struct{}
 
-// New returns a context with a new id.
-func New(ctx context.Context) context.Context { return With(ctx, uuid.NewString()) }
-
 // With returns a context with the id.
 func With(ctx context.Context, id string) context.Context { return context.WithValue(ctx, key{}, id) }
 
