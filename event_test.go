@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"regexp"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -66,6 +67,14 @@ func find(t *testing.T, events []azmtls.Event, step azmtls.Step) azmtls.Event {
 	return azmtls.Event{}
 }
 
+// took says that something took time. The clock of Windows ticks slower than some steps take.
+func took(t *testing.T, d time.Duration) {
+	t.Helper()
+	if runtime.GOOS != "windows" {
+		require.Positive(t, d)
+	}
+}
+
 // The first token, a heal, a token from memory and a failure, as the observer sees them. Every event is a line of
 // azcore's log too.
 func TestObserver(t *testing.T) {
@@ -84,7 +93,7 @@ func TestObserver(t *testing.T) {
 		require.Equal(t, f.clock.Wall(), e.Time)
 		if e.Step == azmtls.StepStage {
 			stages = append(stages, e.Stage)
-			require.Positive(t, e.Duration)
+			took(t, e.Duration)
 			require.NoError(t, e.Err)
 		}
 	}
@@ -97,7 +106,7 @@ func TestObserver(t *testing.T) {
 	require.Equal(t, "https://vault.azure.net", token.Resource)
 	require.Equal(t, minted.Thumbprint, token.Thumbprint)
 	require.False(t, token.Bound)
-	require.Positive(t, token.Duration)
+	took(t, token.Duration)
 
 	_, err = f.token(vault)
 	require.NoError(t, err)
