@@ -50,7 +50,7 @@ func (u *upload) next() (*http.Request, error) {
 }
 
 func (u *upload) begin(source io.ReadCloser) *attemptBody {
-	u.current = &attemptBody{source: source, turn: make(chan struct{}, 1)}
+	u.current = &attemptBody{source: source, left: u.req.ContentLength, turn: make(chan struct{}, 1)}
 	return u.current
 }
 
@@ -121,8 +121,9 @@ func (b *answerBody) Close() error {
 // attemptBody ends that, since the next attempt may read from the same source.
 type attemptBody struct {
 	source  io.ReadCloser
-	turn    chan struct{} // held during a Read; guards started
+	turn    chan struct{} // held during a Read; guards started and left
 	started bool          // something may have been read
+	left    int64         // what the request's Content-Length promises yet; not positive: nothing
 	failed  atomic.Pointer[callers.Error]
 
 	ended    atomic.Bool // nothing more may be read
@@ -141,6 +142,10 @@ func (b *attemptBody) Read(p []byte) (int, error) {
 	}
 	b.started = true
 	n, err := readBody(b.source, p)
+	if b.left -= int64(n); err == io.EOF && b.left > 0 {
+		// net/http says so too, unless it sees first what the peer makes of it.
+		err = callers.NewError(fmt.Errorf("the body ended %d bytes before the request's Content-Length: %w", b.left, io.EOF))
+	}
 	if failed, ok := err.(*callers.Error); ok {
 		b.failed.Store(failed)
 	}

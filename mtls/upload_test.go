@@ -61,3 +61,23 @@ func TestClosedAnswerEndsTheUpload(t *testing.T) {
 	_, err = sent.Body.Read(some)
 	require.ErrorIs(t, err, errAttemptEnded)
 }
+
+// A body that ends before the Content-Length is the caller's failure, whatever the peer makes of it: no evidence, and nothing to repeat.
+func TestBodyThatEndsEarlyIsTheCallers(t *testing.T) {
+	for length, whole := range map[int64]bool{7: true, 0: true, -1: true, 8: false} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "https://resource.example", strings.NewReader("payload"))
+		require.NoError(t, err)
+		req.ContentLength = length
+		u := upload{req: req}
+		sent, err := u.next()
+		require.NoError(t, err)
+		_, err = io.ReadAll(sent.Body)
+		if whole {
+			require.NoError(t, err)
+			require.Nil(t, u.current.failed.Load())
+			continue
+		}
+		require.ErrorIs(t, err, io.EOF)
+		require.ErrorIs(t, u.current.failed.Load(), io.EOF)
+	}
+}
