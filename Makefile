@@ -25,7 +25,7 @@ lint: tools
 # Of the packages under internal, internal/limits has no statements to cover: it holds constants.
 unit:
 	AZMTLS_REAL_PARTS=1 go test -race -timeout 15m -coverprofile=coverage.out -coverpkg=$(MODULE),$(MODULE)/mtls,$(MODULE)/tpmstore,$(MODULE)/internal/... ./...
-	go test -timeout 15m -run 'Matrix|HourOfFaults' .
+	go test -timeout 15m -run 'Matrix|HourOfFaults|Allocations' .
 	./scripts/check-coverage.sh coverage.out 85 $(MODULE) $(MODULE)/mtls $(MODULE)/tpmstore $$(go list ./internal/... | grep -v '/internal/limits$$')
 
 # With FIPS 140-3 enforced: whatever else is used fails. The simulations of long times are left to unit, here and under Wine.

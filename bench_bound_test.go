@@ -60,6 +60,9 @@ func BenchmarkBoundClient(b *testing.B) {
 
 // A request of a bound client costs at most 6 allocations more than one of an unbound client.
 func TestBoundRequestAllocations(t *testing.T) {
+	if stride > 1 {
+		t.Skip("under the race detector sync.Pool forgets at random, which counts as allocations; make unit counts without it")
+	}
 	bound, unbound := boundAndUnbound(t)
 	bound()
 	unbound()
