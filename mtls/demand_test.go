@@ -136,7 +136,7 @@ func TestRenewIsShared(t *testing.T) {
 	for name, fail := range map[string]error{"success": nil, "failure": errors.New("503")} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var cache mtls.Cache
+				cache := at(clock.NewFake(time.Now())) // not every system tells boot time in a bubble
 				m := &minter{t: t, fail: fail, hold: make(chan struct{})}
 				src := m.source("a", nil)
 				var wg sync.WaitGroup
@@ -165,7 +165,7 @@ func TestRenewJoinsWhatIsUnderWay(t *testing.T) {
 	}{"a mint": {false, 1}, "a look into the store": {true, 1}} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var cache mtls.Cache
+				cache := at(clock.NewFake(time.Now())) // not every system tells boot time in a bubble
 				held := make(chan struct{})
 				store := &memoryStore{}
 				if test.stored {
@@ -198,7 +198,7 @@ func TestRenewJoinsWhatIsUnderWay(t *testing.T) {
 // Who gives up does so alone.
 func TestRenewIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var cache mtls.Cache
+		cache := at(clock.NewFake(time.Now())) // not every system tells boot time in a bubble
 		m := &minter{t: t, hold: make(chan struct{})}
 		src := m.source("a", nil)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
