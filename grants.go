@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"math/rand/v2"
 	"net/http"
 	"regexp"
 	"slices"
@@ -35,7 +34,7 @@ type grant struct {
 }
 
 const (
-	grantLife = time.Hour
+	grantLife = time.Hour // about
 	maxGrants = 1000
 )
 
@@ -89,19 +88,14 @@ func (g *grants) remember(resource string, bearer bool) {
 			delete(g.resources, other)
 		}
 	}
-	g.resources[resource] = grant{until: now + hour(), bearer: bearer}
+	g.resources[resource] = grant{until: now + clock.Spread(grantLife), bearer: bearer}
 }
 
 // rememberTenant notes that the tenant binds no tokens at all.
 func (g *grants) rememberTenant() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.tenant = g.clock.Boot() + hour()
-}
-
-// hour is about one, so that a fleet does not ask again in step.
-func hour() time.Duration {
-	return time.Duration(float64(grantLife) * (0.9 + 0.2*rand.Float64()))
+	g.tenant = g.clock.Boot() + clock.Spread(grantLife)
 }
 
 const (

@@ -3,7 +3,6 @@ package azmtls
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -80,7 +79,7 @@ func (o *outage) begin(ctx context.Context, err error, m meaning) {
 	}
 	pause := shortPause
 	if m == noCertificates {
-		pause = time.Duration(float64(longPause) * (0.9 + 0.2*rand.Float64()))
+		pause = clock.Spread(longPause)
 	}
 	o.mu.Lock()
 	began := o.cause == nil

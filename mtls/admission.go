@@ -6,7 +6,6 @@ import (
 	cryptorand "crypto/rand"
 	"crypto/sha256"
 	"errors"
-	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
@@ -32,7 +31,7 @@ type admission struct {
 func (b *Binding) admit(c *clock.Clock) {
 	b.admitted = nil
 	b.admitted = &admission{thumbprint: b.Thumbprint(), clock: c, acquired: c.Now(), life: b.life(c.Wall())}
-	b.admitted.renewAt = 0.5 * (1 + jitter*(2*rand.Float64()-1))
+	b.admitted.renewAt = 0.5 * clock.Vary()
 }
 
 // life returns how long the binding is good for, by the clock of IMDS where it has one. Without that our own clock stands in, and

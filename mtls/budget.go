@@ -2,8 +2,9 @@ package mtls
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"time"
+
+	"github.com/azmtls/azmtls/internal/clock"
 )
 
 // budget says when a binding may be evicted and minted again. The first unit is free, the next comes a second later, then 2, 4 …
@@ -18,7 +19,6 @@ type budget struct {
 
 const (
 	firstDelay = time.Second
-	jitter     = 0.1 // of a delay, either way, so that a fleet does not mint in step
 
 	// tokenCap is the longest delay on the word of the token endpoint and of IMDS.
 	tokenCap = 5 * time.Minute
@@ -49,7 +49,7 @@ func (b *budget) charge(now time.Duration) {
 		}
 	}
 	b.last = now
-	b.next = now + time.Duration(float64(delay)*(1+jitter*(2*rand.Float64()-1)))
+	b.next = now + clock.Spread(delay)
 }
 
 // pausedError says that nothing is tried for now, and unwraps to what went wrong last. [RecoveryPolicy] does not act on a Refusal

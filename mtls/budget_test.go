@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/azmtls/azmtls/internal/clock"
 	"github.com/stretchr/testify/require"
 )
 
@@ -53,7 +54,7 @@ func TestBudgetSteps(t *testing.T) {
 	for _, seconds := range []float64{1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300} {
 		require.True(t, b.spend(now))
 		require.False(t, b.spend(now))
-		require.InDelta(t, seconds, (b.next - now).Seconds(), seconds*jitter+1e-6)
+		require.InDelta(t, seconds, (b.next - now).Seconds(), seconds*clock.Jitter+1e-6)
 		require.False(t, b.available(b.next-1))
 		now = b.next
 	}

@@ -1,7 +1,6 @@
 package tokencache
 
 import (
-	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
@@ -30,8 +29,6 @@ const (
 	// Refreshes that fail are tried again after firstPause, doubling to lastPause.
 	firstPause = 30 * time.Second
 	lastPause  = 5 * time.Minute
-	// jitter of the time of a refresh, either way, so that a fleet does not ask in step.
-	jitter = 0.1
 )
 
 // NewEntry returns an entry for a token that was just obtained, with a life and the advice when to refresh it. A bound token ends
@@ -43,7 +40,7 @@ func (c *Cache) NewEntry(key Key, token string, life, refresh time.Duration, b *
 	e := &Entry{Key: key, Binding: b, acquired: c.clock.Now(), life: life}
 	now := c.clock.Wall().UTC()
 	e.Token = azcore.AccessToken{Token: token, ExpiresOn: now.Add(life), RefreshOn: now.Add(refresh)}
-	e.next.Store(int64(float64(refresh) * (1 + jitter*(2*rand.Float64()-1))))
+	e.next.Store(int64(clock.Spread(refresh)))
 	if key.Bound {
 		e.Authorization = SchemePoP + " " + token
 		e.Token.Token = e.Authorization[len(SchemePoP)+1:] // kept once
