@@ -48,7 +48,6 @@ func (g *Group[K, V]) Do(
 ) (V, error) {
 	f := g.join(ctx, key, limit, work, 1)
 	defer g.leave(ctx, f)
-	defer await(ctx, &f.stage)()
 	select {
 	case <-f.landed:
 		return f.value, f.err
@@ -87,7 +86,9 @@ func (g *Group[K, V]) join(
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if f := g.flights[key]; f != nil {
-		f.waiting += waiting
+		if f.waiting += waiting; waiting > 0 {
+			await(caller, &f.stage)
+		}
 		return f
 	}
 	ctx, cancel := g.Clock.WithTimeout(context.Background(), limit)
@@ -146,6 +147,7 @@ func (g *Group[K, V]) land(key K, f *flight[V], value V, err error) {
 }
 
 func (g *Group[K, V]) leave(ctx context.Context, f *flight[V]) {
+	await(ctx, nil)
 	g.mu.Lock()
 	f.waiting--
 	g.mu.Unlock()

@@ -48,19 +48,13 @@ func Explain(ctx context.Context, err error) error {
 	return p.giveUp(late)
 }
 
-// await notes that the work in whose context another flight is waited for is in the stage of that flight.
-func await(ctx context.Context, inner *progress) (done func()) {
-	p := progressOf(ctx)
-	if p == nil {
-		return func() {}
-	}
-	set := func(to *progress) {
+// await notes that the work in whose context another flight is waited for is in the stage of that flight; nil: it waits no more.
+func await(ctx context.Context, inner *progress) {
+	if p := progressOf(ctx); p != nil {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.inner = to
+		p.inner = inner
 	}
-	set(inner)
-	return func() { set(nil) }
 }
 
 // current returns the innermost stage, and for how long it has lasted.
