@@ -2,7 +2,6 @@ package azmtls
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
@@ -18,7 +17,6 @@ import (
 // v1Credential is azidentity's credential: it has bearer tokens of IMDS v1, or of what the environment says.
 type v1Credential struct {
 	cred    azcore.TokenCredential
-	clock   *clock.Clock
 	tracing tracer
 	flights flight.Group[tokencache.Request, azcore.AccessToken]
 }
@@ -33,7 +31,7 @@ func newV1Credential(o ImdsV2MtlsCredentialOptions, c *clock.Clock, t tracer) (*
 	if err != nil {
 		return nil, fmt.Errorf("azidentity: %w", err)
 	}
-	v := &v1Credential{cred: cred, clock: c, tracing: t}
+	v := &v1Credential{cred: cred, tracing: t}
 	v.flights.Clock = c
 	return v, nil
 }
@@ -43,17 +41,10 @@ func newV1Credential(o ImdsV2MtlsCredentialOptions, c *clock.Clock, t tracer) (*
 func (v *v1Credential) token(ctx context.Context, r tokencache.Request) (azcore.AccessToken, error) {
 	carry := v.tracing.carry(ctx)
 	return v.flights.Do(ctx, r, limits.Token, func(ctx context.Context) (azcore.AccessToken, error) {
-		limited, _, cancel := v.clock.WithLimit(carry(ctx), limits.V1)
-		defer cancel()
-		token, err := flight.Within(limited, limits.V1, stage.V1, func(ctx context.Context) (azcore.AccessToken, error) {
+		return flight.Within(carry(ctx), limits.V1, stage.V1, func(ctx context.Context) (azcore.AccessToken, error) {
 			return v.cred.GetToken(ctx, policy.TokenRequestOptions{
 				Scopes: []string{r.Resource + "/.default"}, Claims: r.Claims, EnableCAE: r.CAE,
 			})
 		})
-		if late, ok := errors.AsType[*clock.LimitError](context.Cause(limited)); ok && err != nil {
-			// azidentity's own words are that the context was cancelled.
-			err = fmt.Errorf("waiting for %s: %w", stage.V1.Wait(), late)
-		}
-		return token, err
 	})
 }

@@ -37,9 +37,11 @@ func Within[V any](
 	}()
 	select {
 	case r := <-done:
-		return r.value, r.err
+		if r.err == nil || clock.LimitOf(ctx) == nil { // whose end the work may have put in words of its own
+			return r.value, r.err
+		}
 	case <-ctx.Done():
-		var none V
-		return none, fmt.Errorf("waiting for %s: %w", s.Wait(), context.Cause(ctx))
 	}
+	var none V
+	return none, fmt.Errorf("waiting for %s: %w", s.Wait(), context.Cause(ctx))
 }
