@@ -44,6 +44,9 @@ const (
 // refuses reports that the binding is to be evicted.
 func (v verdict) refuses() bool { return v >= refused && v <= lossConfirmed }
 
+// evictsAlways reports that the binding is evicted while the budget is spent, too: it cannot sign, or is another's.
+func (v verdict) evictsAlways() bool { return v == keyDead || v == disowned }
+
 // facts is what is known of one attempt: of its connection, its request and its answer, and of no other.
 type facts struct {
 	token     bool // at the token endpoint of the binding, otherwise at a resource

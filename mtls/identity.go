@@ -103,7 +103,7 @@ func (e *entry) vetIdentity(ctx context.Context, src Source, b *Binding) error {
 	ctx, _, cancel := e.clock.WithLimit(ctx, limits.Identity)
 	defer cancel()
 	if another, err := e.compare(ctx, h, src.Identify); another {
-		return errors.New("the metadata of this machine names another client or tenant")
+		return errDisowned
 	} else if err != nil {
 		eventlog.Writef(ctx, eventlog.Binding, "binding %s of %s serves unchecked, IMDS does not say who this machine is: %v",
 			eventlog.Mask(b.Thumbprint()), eventlog.Mask(src.Alias), err)

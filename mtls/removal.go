@@ -35,9 +35,6 @@ func (e *entry) replace(ctx context.Context, src Source, r *Refusal) (again bool
 	}
 	outcome := "memory and store are clean"
 	if err := deleted(); err != nil {
-		e.mu.Lock()
-		e.undeleted = true
-		e.mu.Unlock()
 		outcome = "the store could not be cleaned, but the certificate stays unused: " + err.Error()
 	}
 	eventlog.Emit(ctx, eventlog.Event{
@@ -84,7 +81,7 @@ func (e *entry) mayLook(r *Refusal) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	now := e.clock.Boot()
-	if r.verdict != keyDead && r.verdict != disowned && !e.budgetOf(r).available(now) && now < e.looked+lookPause && e.looked != 0 {
+	if !r.verdict.evictsAlways() && !e.budgetOf(r).available(now) && now < e.looked+lookPause && e.looked != 0 {
 		return false
 	}
 	e.looked = now
@@ -122,7 +119,7 @@ func (e *entry) succeed(bad, b *Binding) bool {
 }
 
 // evict forgets the binding and starts its deletion from the store, which comes before whatever the next mint saves. Without a
-// unit of the budget it does nothing, but with a dead key: then the next mint waits for one.
+// unit of the budget it does nothing, unless the verdict evicts always: then the next mint waits for one.
 func (e *entry) evict(ctx context.Context, src Source, r *Refusal) (deleted func() error, evicted bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -130,7 +127,7 @@ func (e *entry) evict(ctx context.Context, src Source, r *Refusal) (deleted func
 	switch {
 	case e.budgetOf(r).spend(now):
 		e.paid = true
-	case r.verdict == keyDead, r.verdict == disowned:
+	case r.verdict.evictsAlways():
 		e.paid, e.unpaid = false, r
 	default:
 		e.kept = keeping{binding: r.Binding, cause: r, until: now + keptPause}
@@ -138,6 +135,7 @@ func (e *entry) evict(ctx context.Context, src Source, r *Refusal) (deleted func
 	}
 	e.bury(r.Binding)
 	e.current.Store(nil)
+	e.undeleted = true // until deleteAll has done it
 	e.next = MintRequest{
 		BypassCache:      r.verdict == attestationRefused,
 		FreshAttestation: r.verdict == attestationRefused,
