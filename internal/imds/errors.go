@@ -64,13 +64,7 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
-	text := fmt.Sprintf("IMDS answered %d %s", e.StatusCode, http.StatusText(e.StatusCode))
-	if e.Code != "" {
-		text += " " + e.Code
-	}
-	if e.Text != "" {
-		text += ": " + e.Text
-	}
+	text := problem.Answered("IMDS", e.StatusCode, e.Code, e.Text)
 	if e.RetryAfter > 0 {
 		text += fmt.Sprintf(" (to be asked again in %s)", e.RetryAfter)
 	}

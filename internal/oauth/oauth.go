@@ -29,17 +29,11 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
-	text := "the token endpoint"
+	who := "the token endpoint"
 	if e.Host != "" {
-		text += " " + e.Host
+		who += " " + e.Host
 	}
-	text += fmt.Sprintf(" answered %d %s", e.StatusCode, http.StatusText(e.StatusCode))
-	if e.Code != "" {
-		text += " " + problem.Clean(e.Code)
-	}
-	if e.Description != "" {
-		text += ": " + e.Description
-	}
+	text := problem.Answered(who, e.StatusCode, problem.Clean(e.Code), e.Description)
 	if e.RetryAfter != "" {
 		text += fmt.Sprintf(" (Retry-After: %s)", e.RetryAfter)
 	}

@@ -5,6 +5,8 @@ package problem
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
+	"net/http"
 	"strings"
 	"unicode"
 )
@@ -46,6 +48,18 @@ func Read(body []byte) Problem {
 		p.Code, p.Text = text(nested.Code), firstOf(text(nested.Message), p.Text)
 	}
 	return p
+}
+
+// Answered says in one line who answered, with which status, and what it said.
+func Answered(who string, status int, code, text string) string {
+	line := fmt.Sprintf("%s answered %d %s", who, status, http.StatusText(status))
+	if code != "" {
+		line += " " + code
+	}
+	if text != "" {
+		line += ": " + text
+	}
+	return line
 }
 
 // firstLine returns the first line of a plain text that has something on it.
