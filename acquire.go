@@ -117,10 +117,9 @@ func tokenType(bound bool) string {
 	return entra.TypeBearer
 }
 
-// refresh replaces a token that is still valid, in the background; if that fails, it goes on being used, and the next
-// attempt is half a minute off.
-func (c *ImdsV2MtlsCredential) refresh(ctx context.Context, r tokencache.Request) {
+// refresh gets a token in the background. Those who need it before it is there share the work.
+func (c *ImdsV2MtlsCredential) refresh(ctx context.Context, r tokencache.Request, step outcomes) {
 	c.tokens.Refresh(ctx, r, func(ctx context.Context) (*tokencache.Entry, error) {
-		return c.authenticate(ctx, r, outcomes{eventlog.TokenRefreshed, eventlog.RefreshFailed})
+		return c.authenticate(ctx, r, step)
 	})
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/azmtls/azmtls/internal/eventlog"
 	"github.com/azmtls/azmtls/internal/imds"
 	"github.com/azmtls/azmtls/internal/tokencache"
 	"github.com/azmtls/azmtls/mtls"
@@ -177,7 +178,8 @@ func (c *ImdsV2MtlsCredential) atHand(ctx context.Context, r *tokencache.Request
 		return nil
 	}
 	if refresh && !c.closed.Load() {
-		c.refresh(ctx, *r)
+		// If that fails the token goes on being used, and the next attempt is half a minute off.
+		c.refresh(ctx, *r, outcomes{eventlog.TokenRefreshed, eventlog.RefreshFailed})
 	}
 	c.record.cached.Inc()
 	return e

@@ -188,9 +188,7 @@ func (c *ManagedIdentityCredential) whyNot(ctx context.Context, r tokencache.Req
 	case due && c.v2.closed.Load(): // no work in the background
 		return nil
 	case due:
-		c.v2.tokens.Refresh(ctx, r, func(ctx context.Context) (*tokencache.Entry, error) {
-			return c.v2.authenticate(ctx, r, outcomes{eventlog.TokenObtained, eventlog.TokenFailed})
-		})
+		c.v2.refresh(ctx, r, outcomes{eventlog.TokenObtained, eventlog.TokenFailed})
 	}
 	return cause
 }
