@@ -13,8 +13,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// boundAndUnbound returns functions that send a request, one with a client that is bound to a credential and one with a client that
-// is not, to the same server, which asks for a certificate and looks at nothing: the difference is the client's.
+// boundAndUnbound returns functions that send a request, one with a client that is bound to a credential and one with a
+// client that is not, to the same server, which asks for a certificate and looks at nothing: the difference is the
+// client's.
 func boundAndUnbound(t testing.TB) (bound, unbound func()) {
 	resource := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	resource.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
@@ -61,7 +62,9 @@ func BenchmarkBoundClient(b *testing.B) {
 // A request of a bound client costs at most 6 allocations more than one of an unbound client.
 func TestBoundRequestAllocations(t *testing.T) {
 	if stride > 1 {
-		t.Skip("under the race detector sync.Pool forgets at random, which counts as allocations; make unit counts without it")
+		t.Skip(
+			"under the race detector sync.Pool forgets at random, which counts as allocations; make unit counts without it",
+		)
 	}
 	bound, unbound := boundAndUnbound(t)
 	bound()

@@ -25,8 +25,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// byHand gets a token with what cannot be left out: a key, the two requests to IMDS, the handshake and the request to Entra. It
-// checks and remembers nothing.
+// byHand gets a token with what cannot be left out: a key, the two requests to IMDS, the handshake and the request to
+// Entra. It checks and remembers nothing.
 type byHand struct {
 	b       *testing.B
 	server  *imdstest.Server
@@ -126,7 +126,8 @@ func simulated(b *testing.B, delay time.Duration) (server *imdstest.Server, goro
 	return server, runtime.NumGoroutine()
 }
 
-// coldStart makes a credential, gets its first token, and returns what both took. It speaks to IMDS over connections of its own.
+// coldStart makes a credential, gets its first token, and returns what both took. It speaks to IMDS over connections of
+// its own.
 func coldStart(b *testing.B, server *imdstest.Server, keys mtls.KeyProvider) (*azmtls.ImdsV2MtlsCredential, float64) {
 	b.Helper()
 	options := onRealClock(b, server)
@@ -140,8 +141,8 @@ func coldStart(b *testing.B, server *imdstest.Server, keys mtls.KeyProvider) (*a
 	return cred, took
 }
 
-// BenchmarkColdStart gets the first token, beside the sum of what cannot be left out. A new key is made beside the request for
-// metadata, by hand too.
+// BenchmarkColdStart gets the first token, beside the sum of what cannot be left out. A new key is made beside the
+// request for metadata, by hand too.
 func BenchmarkColdStart(b *testing.B) {
 	for name, test := range map[string]struct {
 		delay time.Duration
@@ -168,8 +169,8 @@ func BenchmarkColdStart(b *testing.B) {
 	}
 }
 
-// BenchmarkHeal gets a token when the binding in use has gone bad, which its handshake shows, beside a cold start. After that the
-// spare key, if there is one, was made.
+// BenchmarkHeal gets a token when the binding in use has gone bad, which its handshake shows, beside a cold start.
+// After that the spare key, if there is one, was made.
 func BenchmarkHeal(b *testing.B) {
 	for name, test := range map[string]struct {
 		delay time.Duration

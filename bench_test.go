@@ -12,8 +12,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The benchmarks put what is measured beside a reference, in one process and in turns, so that what else the machine does falls on
-// both. scripts/benchtable makes BENCHMARKS.md of the metrics that they report: <unit>/ours, <unit>/theirs and ratio.
+// The benchmarks put what is measured beside a reference, in one process and in turns, so that what else the machine
+// does falls on both. scripts/benchtable makes BENCHMARKS.md of the metrics that they report: <unit>/ours,
+// <unit>/theirs and ratio.
 
 // compare reports the medians of what ours and theirs take, and that of the ratios of all turns.
 func compare(b *testing.B, ours, theirs func() (ns float64)) {
@@ -47,8 +48,8 @@ func each(calls int, f func()) func() (ns float64) {
 	}
 }
 
-// onRealClock returns options for a simulator that tell the time by the real clock, whose cost is part of what is measured, and
-// have their key at hand.
+// onRealClock returns options for a simulator that tell the time by the real clock, whose cost is part of what is
+// measured, and have their key at hand.
 func onRealClock(t testing.TB, server *imdstest.Server) *azmtls.ImdsV2MtlsCredentialOptions {
 	t.Helper()
 	testKey()

@@ -147,7 +147,13 @@ func TestCallersRetryOptionsAreForTheService(t *testing.T) {
 			f := newFixture(t, imdstest.Options{}, nil)
 			f.server.Inject(imdstest.Fault{Endpoint: ill, Do: imdstest.Respond{Status: 503, Body: "ill"}})
 			retries := policy.RetryOptions{MaxRetries: 10, RetryDelay: time.Millisecond, MaxRetryDelay: time.Millisecond}
-			_, _, err := send(policy.WithRetryOptions(t.Context(), retries), f.bound(), http.MethodGet, f.server.ResourceURL(), "")
+			_, _, err := send(
+				policy.WithRetryOptions(t.Context(), retries),
+				f.bound(),
+				http.MethodGet,
+				f.server.ResourceURL(),
+				"",
+			)
 			require.Error(t, err)
 			asked := f.server.Counts().Metadata
 			if ill == imdstest.Token {
@@ -161,7 +167,13 @@ func TestCallersRetryOptionsAreForTheService(t *testing.T) {
 		f := newFixture(t, imdstest.Options{}, nil)
 		f.server.Inject(imdstest.Fault{Endpoint: imdstest.Resource, Do: imdstest.Respond{Status: 503, Body: "ill"}})
 		retries := policy.RetryOptions{MaxRetries: 10, RetryDelay: time.Millisecond, MaxRetryDelay: time.Millisecond}
-		_, _, err := send(policy.WithRetryOptions(t.Context(), retries), f.bound(), http.MethodGet, f.server.ResourceURL(), "")
+		_, _, err := send(
+			policy.WithRetryOptions(t.Context(), retries),
+			f.bound(),
+			http.MethodGet,
+			f.server.ResourceURL(),
+			"",
+		)
 		require.NoError(t, err)
 		require.Equal(t, 11, f.server.Counts().Resource, "there they count")
 	})
@@ -172,7 +184,12 @@ func TestCallersRetryOptionsAreForTheService(t *testing.T) {
 		client := sdkClient(fallback{}, &azcore.ClientOptions{Transport: f.cred.Client(storage)})
 		_, _, err := send(policy.WithRetryOptions(t.Context(), retries), client, http.MethodGet, f.server.ResourceURL(), "")
 		require.NoError(t, err)
-		require.Equal(t, 4, f.server.Counts().Resource, "once: the SDK client's policy has counted them, Client's does not again")
+		require.Equal(
+			t,
+			4,
+			f.server.Counts().Resource,
+			"once: the SDK client's policy has counted them, Client's does not again",
+		)
 	})
 }
 

@@ -26,8 +26,8 @@ func (fallback) GetToken(context.Context, policy.TokenRequestOptions) (azcore.Ac
 	return azcore.AccessToken{Token: "fallback", ExpiresOn: time.Now().Add(time.Hour)}, nil
 }
 
-// Where there is no IMDS v2, a chain goes on, and soon: at once where something answers, whatever it says and is, and after 4 seconds
-// of silence. A machine without IMDS waits that long at every start.
+// Where there is no IMDS v2, a chain goes on, and soon: at once where something answers, whatever it says and is, and
+// after 4 seconds of silence. A machine without IMDS waits that long at every start.
 func TestChainMovesOn(t *testing.T) {
 	silent, err := net.Listen("tcp", "127.0.0.1:0") // accepts into its backlog, never answers
 	require.NoError(t, err)
@@ -93,8 +93,9 @@ func TestChainMovesOn(t *testing.T) {
 	}
 }
 
-// A machine whose keys IMDS v2 does not certify is an ordinary one: a chain goes on, and calls cost nothing while the next attempt waits
-// for its time. Who demanded what only IMDS v2 gives is told, and so is everybody of what is no refusal of the key.
+// A machine whose keys IMDS v2 does not certify is an ordinary one: a chain goes on, and calls cost nothing while the
+// next attempt waits for its time. Who demanded what only IMDS v2 gives is told, and so is everybody of what is no
+// refusal of the key.
 func TestChainMovesOnWhereNoKeyIsCertified(t *testing.T) {
 	demands := map[string]func(*azmtls.ImdsV2MtlsCredentialOptions){
 		"nothing":             func(*azmtls.ImdsV2MtlsCredentialOptions) {},
@@ -152,7 +153,12 @@ func TestUnavailableIsNotLatched(t *testing.T) {
 // Every other failure stops a chain: another credential would hide it.
 func TestChainStopsAtRealFailures(t *testing.T) {
 	f := newFixture(t, imdstest.Options{}, nil)
-	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Do: imdstest.EntraError{OAuth: "unauthorized_client", AADSTS: "AADSTS700016"}})
+	f.server.Inject(
+		imdstest.Fault{
+			Endpoint: imdstest.Token,
+			Do:       imdstest.EntraError{OAuth: "unauthorized_client", AADSTS: "AADSTS700016"},
+		},
+	)
 	chain, err := azidentity.NewChainedTokenCredential([]azcore.TokenCredential{f.cred, fallback{}}, nil)
 	require.NoError(t, err)
 	_, err = chain.GetToken(t.Context(), policy.TokenRequestOptions{Scopes: []string{vault}})

@@ -170,7 +170,11 @@ func TestClientsThatAreNotBoundAreTold(t *testing.T) {
 
 // Who hears of it may ask for a token in turn.
 func TestListenerOfHintMayAskForToken(t *testing.T) {
-	f := newFixture(t, imdstest.Options{}, func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.TokenType = azmtls.TokenTypeMtlsPoP })
+	f := newFixture(
+		t,
+		imdstest.Options{},
+		func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.TokenType = azmtls.TokenTypeMtlsPoP },
+	)
 	heard := 0
 	log.SetListener(func(_ log.Event, line string) {
 		if strings.Contains(line, saysDemanded) {

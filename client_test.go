@@ -19,7 +19,11 @@ import (
 func TestClient(t *testing.T) {
 	for _, tokenType := range []azmtls.TokenType{azmtls.TokenTypeAuto, azmtls.TokenTypeMtlsPoP, azmtls.TokenTypeBearer} {
 		t.Run(tokenType.String(), func(t *testing.T) {
-			f := newFixture(t, imdstest.Options{ResourceHandler: echo}, func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.TokenType = tokenType })
+			f := newFixture(
+				t,
+				imdstest.Options{ResourceHandler: echo},
+				func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.TokenType = tokenType },
+			)
 			resp, err := f.cred.Client(storage).Post(f.server.ResourceURL(), "text/plain", strings.NewReader("payload"))
 			require.NoError(t, err)
 			body, err := io.ReadAll(resp.Body)
@@ -40,7 +44,14 @@ func TestClientHeals(t *testing.T) {
 	client := f.cred.Client(storage)
 	_, err := f.token(vault)
 	require.NoError(t, err)
-	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Resource, At: imdstest.AtCertificate, Do: imdstest.Alert(48), Thumbprint: f.store.get(alias).Thumbprint()})
+	f.server.Inject(
+		imdstest.Fault{
+			Endpoint:   imdstest.Resource,
+			At:         imdstest.AtCertificate,
+			Do:         imdstest.Alert(48),
+			Thumbprint: f.store.get(alias).Thumbprint(),
+		},
+	)
 	resp, err := client.Post(f.server.ResourceURL(), "text/plain", bytes.NewReader([]byte("payload")))
 	require.NoError(t, err)
 	body, err := io.ReadAll(resp.Body)
@@ -53,7 +64,14 @@ func TestClientHeals(t *testing.T) {
 	// A body that cannot be read again: the certificate is replaced, the request is not repeated, and the error says
 	// so.
 	require.NoError(t, f.cred.Close())
-	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Resource, At: imdstest.AtCertificate, Do: imdstest.Alert(48), Thumbprint: f.store.get(alias).Thumbprint()})
+	f.server.Inject(
+		imdstest.Fault{
+			Endpoint:   imdstest.Resource,
+			At:         imdstest.AtCertificate,
+			Do:         imdstest.Alert(48),
+			Thumbprint: f.store.get(alias).Thumbprint(),
+		},
+	)
 	reader := &closeRecorder{Reader: strings.NewReader("payload")}
 	_, err = client.Post(f.server.ResourceURL(), "text/plain", reader)
 	require.ErrorContains(t, err, "cannot be read again")
@@ -107,7 +125,9 @@ func TestClientRefuses(t *testing.T) {
 // Without a token nothing is sent, and the body is closed all the same.
 func TestClientWithoutToken(t *testing.T) {
 	f := newFixture(t, imdstest.Options{}, nil)
-	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Do: imdstest.EntraError{OAuth: "invalid_scope", AADSTS: "AADSTS70011"}})
+	f.server.Inject(
+		imdstest.Fault{Endpoint: imdstest.Token, Do: imdstest.EntraError{OAuth: "invalid_scope", AADSTS: "AADSTS70011"}},
+	)
 	body := &closeRecorder{Reader: strings.NewReader("payload")}
 	_, err := f.cred.Client(storage).Post(f.server.ResourceURL(), "text/plain", body)
 	var failure *azmtls.AuthenticationError

@@ -97,11 +97,15 @@ func newCredential(o ImdsV2MtlsCredentialOptions) (*ImdsV2MtlsCredential, error)
 // GetToken returns a token for exactly one scope, for example "https://vault.azure.net/.default" or the bare resource. This
 // method is called automatically by Azure SDK clients.
 //
-// With EnableCAE the token has the client capability "cp1"; Claims go to Entra and bypass cached tokens. Where there is no IMDS v2, or
-// where it certifies nothing that this machine has, the error is azidentity's credential-unavailable error, so that a
-// ChainedTokenCredential goes on; every other error is an *[AuthenticationError]. With TokenTypeMtlsPoP or a MinBindingStrength the
-// caller has demanded what IMDS v2 alone gives: then its refusal to certify is an *[AuthenticationError] too.
-func (c *ImdsV2MtlsCredential) GetToken(ctx context.Context, opts policy.TokenRequestOptions) (azcore.AccessToken, error) {
+// With EnableCAE the token has the client capability "cp1"; Claims go to Entra and bypass cached tokens. Where there is
+// no IMDS v2, or where it certifies nothing that this machine has, the error is azidentity's credential-unavailable
+// error, so that a ChainedTokenCredential goes on; every other error is an *[AuthenticationError]. With
+// TokenTypeMtlsPoP or a MinBindingStrength the caller has demanded what IMDS v2 alone gives: then its refusal to
+// certify is an *[AuthenticationError] too.
+func (c *ImdsV2MtlsCredential) GetToken(
+	ctx context.Context,
+	opts policy.TokenRequestOptions,
+) (azcore.AccessToken, error) {
 	e, err := c.get(ctx, &opts, false)
 	if err != nil {
 		return azcore.AccessToken{}, err
@@ -109,13 +113,14 @@ func (c *ImdsV2MtlsCredential) GetToken(ctx context.Context, opts policy.TokenRe
 	return e.Token, nil
 }
 
-// GetBoundToken returns a proof-of-possession token, whatever the TokenType of the credential, and the binding that it is bound
-// to: for programs that are neither Azure SDK clients nor use net/http, a gRPC client say. The token is of use only on
-// connections that present Binding.Certificate, with the scheme mtls_pop. The two belong together: ask for both again, and
-// connect anew, when the binding is another one than before.
+// GetBoundToken returns a proof-of-possession token, whatever the TokenType of the credential, and the binding that it
+// is bound to: for programs that are neither Azure SDK clients nor use net/http, a gRPC client say. The token is of use
+// only on connections that present Binding.Certificate, with the scheme mtls_pop. The two belong together: ask for both
+// again, and connect anew, when the binding is another one than before.
 //
 // Options, caching, recovery and errors are those of [ImdsV2MtlsCredential.GetToken]. The error is
-// [ErrTokenBindingUnsupported] where Entra says that it binds no tokens for the resource: a bearer token never takes the place.
+// [ErrTokenBindingUnsupported] where Entra says that it binds no tokens for the resource: a bearer token never takes
+// the place.
 func (c *ImdsV2MtlsCredential) GetBoundToken(
 	ctx context.Context,
 	opts policy.TokenRequestOptions,

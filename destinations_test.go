@@ -34,17 +34,21 @@ type network struct {
 func newNetwork(t *testing.T) *network {
 	t.Helper()
 	n := &network{}
-	n.fixture = newFixture(t, imdstest.Options{ResourceHandler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/away" {
-			w.Header().Set("Location", n.redirect)
-			w.WriteHeader(http.StatusTemporaryRedirect)
-			return
-		}
-		n.mu.Lock()
-		n.asked = append(n.asked, r.Header.Get("x-ms-tokenboundauth"))
-		n.mu.Unlock()
-		echo(w, r)
-	})}, nil)
+	n.fixture = newFixture(
+		t,
+		imdstest.Options{ResourceHandler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/away" {
+				w.Header().Set("Location", n.redirect)
+				w.WriteHeader(http.StatusTemporaryRedirect)
+				return
+			}
+			n.mu.Lock()
+			n.asked = append(n.asked, r.Header.Get("x-ms-tokenboundauth"))
+			n.mu.Unlock()
+			echo(w, r)
+		})},
+		nil,
+	)
 	return n
 }
 

@@ -6,6 +6,6 @@
 // that are worthless without the certificate (RFC 8705). When the certificate goes bad, because its key was lost, corrupted
 // or refused, the credential evicts it, gets a fresh one and tries once more.
 //
-// [ManagedIdentityCredential] is the same on machines with IMDS v2, and azidentity's credential of that name on all others: start with
-// it.
+// [ManagedIdentityCredential] is the same on machines with IMDS v2, and azidentity's credential of that name on all
+// others: start with it.
 package azmtls

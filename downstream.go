@@ -199,9 +199,14 @@ func (p popPolicy) Do(req *policy.Request) (*http.Response, error) {
 	}
 	resp, err := req.Next()
 	if err == nil && !marked.reached {
-		p.binder.say(raw.Context(), &p.binder.hints.bypassed, "a proof-of-possession token went to %s without its certificate: "+
-			"the client's Transport is another than BindClientOptions set; "+
-			"set yours before, and it goes on serving other tokens", raw.URL.Host)
+		p.binder.say(
+			raw.Context(),
+			&p.binder.hints.bypassed,
+			"a proof-of-possession token went to %s without its certificate: "+
+				"the client's Transport is another than BindClientOptions set; "+
+				"set yours before, and it goes on serving other tokens",
+			raw.URL.Host,
+		)
 	}
 	return resp, err
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// efforts are how many requests it takes to serve so many callers at once, of so many credentials of one identity, with so many
-// scopes.
+// efforts are how many requests it takes to serve so many callers at once, of so many credentials of one identity, with
+// so many scopes.
 var efforts = map[string]struct {
 	callers, credentials, scopes int
 	metadata, issue, token       int

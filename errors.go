@@ -23,9 +23,9 @@ const (
 	EventRecovery = eventlog.Recovery
 )
 
-// ErrTokenBindingUnsupported says that the resource does not support proof-of-possession tokens (AADSTS392196). Set TokenType to
-// [TokenTypeAuto] or [TokenTypeBearer] to get bearer tokens for it. [ManagedIdentityCredential.GetBoundToken] returns it too while
-// azidentity serves.
+// ErrTokenBindingUnsupported says that the resource does not support proof-of-possession tokens (AADSTS392196). Set
+// TokenType to [TokenTypeAuto] or [TokenTypeBearer] to get bearer tokens for it.
+// [ManagedIdentityCredential.GetBoundToken] returns it too while azidentity serves.
 var ErrTokenBindingUnsupported = errors.New("the resource does not support proof-of-possession tokens; " +
 	"set TokenType to TokenTypeAuto or TokenTypeBearer to get bearer tokens for it")
 
@@ -99,8 +99,8 @@ func sentence(text string) string {
 // Unwrap returns the cause.
 func (e *AuthenticationError) Unwrap() error { return e.err }
 
-// As finds an *azidentity.AuthenticationFailedError for those who know azidentity's errors, its chain among them: with the response
-// of the server that answered, if one did. The response is a copy, bounded and without full identifiers.
+// As finds an *azidentity.AuthenticationFailedError for those who know azidentity's errors, its chain among them: with
+// the response of the server that answered, if one did. The response is a copy, bounded and without full identifiers.
 func (e *AuthenticationError) As(target any) bool {
 	failed, ok := target.(**azidentity.AuthenticationFailedError)
 	if !ok {
@@ -116,8 +116,9 @@ func (e *AuthenticationError) As(target any) bool {
 // NonRetriable marks the error for azcore's retry policy: what can be retried has been.
 func (*AuthenticationError) NonRetriable() {}
 
-// explain makes the error of a failed exchange one that tells the caller what happened: credential-unavailable where there is no IMDS
-// v2, or where it does not certify what this machine has, unless the caller demanded what can be had from it alone.
+// explain makes the error of a failed exchange one that tells the caller what happened: credential-unavailable where
+// there is no IMDS v2, or where it does not certify what this machine has, unless the caller demanded what can be had
+// from it alone.
 func explain(err error, x *exchange, demanded bool) error {
 	absent, ok := errors.AsType[*imds.UnavailableError](err)
 	switch {

@@ -59,7 +59,8 @@ const (
 	StepRefreshFailed Step = Step(eventlog.RefreshFailed)
 	// StepBearer: Entra binds no tokens for the resource, which gets bearer tokens for about an hour.
 	StepBearer Step = Step(eventlog.BearerGranted)
-	// StepFallback: IMDS v2 does not serve, and azidentity does, with Err as the cause. Of a [ManagedIdentityCredential] only.
+	// StepFallback: IMDS v2 does not serve, and azidentity does, with Err as the cause. Of a [ManagedIdentityCredential]
+	// only.
 	StepFallback Step = Step(eventlog.FellBack)
 	// StepFallbackOver: IMDS v2 serves again.
 	StepFallbackOver Step = Step(eventlog.CameBack)

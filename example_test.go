@@ -35,7 +35,10 @@ func ExampleNewManagedIdentityCredential() {
 		log.Fatal(err)
 	}
 	defer cred.Close()
-	token, err := cred.GetToken(context.Background(), policy.TokenRequestOptions{Scopes: []string{"https://one.example/.default"}})
+	token, err := cred.GetToken(
+		context.Background(),
+		policy.TokenRequestOptions{Scopes: []string{"https://one.example/.default"}},
+	)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -76,7 +79,10 @@ func ExampleNewImdsV2MtlsCredential() {
 		log.Fatal(err)
 	}
 	defer cred.Close()
-	token, err := cred.GetToken(context.Background(), policy.TokenRequestOptions{Scopes: []string{"https://vault.azure.net/.default"}})
+	token, err := cred.GetToken(
+		context.Background(),
+		policy.TokenRequestOptions{Scopes: []string{"https://vault.azure.net/.default"}},
+	)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -113,7 +119,8 @@ func ExampleImdsV2MtlsCredential_BindClientOptions() {
 	// Output: policies added: 3
 }
 
-// For what is neither an SDK client nor net/http there are token and certificate together: here, for a TLS configuration.
+// For what is neither an SDK client nor net/http there are token and certificate together: here, for a TLS
+// configuration.
 func ExampleImdsV2MtlsCredential_GetBoundToken() {
 	server := imdstest.NewServer(nil)
 	defer server.Close()
@@ -253,7 +260,12 @@ func ExampleImdsV2MtlsCredential_Client() {
 func ExampleAuthenticationError() {
 	server := imdstest.NewServer(nil)
 	defer server.Close()
-	server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Do: imdstest.EntraError{OAuth: "unauthorized_client", AADSTS: "AADSTS700016"}})
+	server.Inject(
+		imdstest.Fault{
+			Endpoint: imdstest.Token,
+			Do:       imdstest.EntraError{OAuth: "unauthorized_client", AADSTS: "AADSTS700016"},
+		},
+	)
 	cred, err := azmtls.NewImdsV2MtlsCredential(&azmtls.ImdsV2MtlsCredentialOptions{
 		ClientOptions: server.ClientOptions(),
 		MTLSTransport: server.MTLSTransport(),
@@ -264,7 +276,10 @@ func ExampleAuthenticationError() {
 		log.Fatal(err)
 	}
 	defer cred.Close()
-	_, err = cred.GetToken(context.Background(), policy.TokenRequestOptions{Scopes: []string{"https://vault.azure.net/.default"}})
+	_, err = cred.GetToken(
+		context.Background(),
+		policy.TokenRequestOptions{Scopes: []string{"https://vault.azure.net/.default"}},
+	)
 	var failure *azmtls.AuthenticationError
 	if errors.As(err, &failure) {
 		fmt.Println(failure.AADSTS)

@@ -133,7 +133,11 @@ func TestManagedIdentityFallsBack(t *testing.T) {
 			before := m.server.Counts()
 			require.Equal(t, 1, m.servedBy(), "at once")
 			after := m.server.Counts()
-			require.Equal(t, [3]int{before.Metadata, before.Issue, before.Token}, [3]int{after.Metadata, after.Issue, after.Token})
+			require.Equal(
+				t,
+				[3]int{before.Metadata, before.Issue, before.Token},
+				[3]int{after.Metadata, after.Issue, after.Token},
+			)
 			m.noRejections()
 		})
 	}
@@ -197,7 +201,9 @@ func TestManagedIdentityBadOptions(t *testing.T) {
 	_, err = azmtls.NewManagedIdentityCredential(&azmtls.ManagedIdentityCredentialOptions{ID: azidentity.ClientID("x")})
 	require.ErrorContains(t, err, "Cloud Shell")
 	// A literal of azidentity's type fits.
-	_, err = azmtls.NewManagedIdentityCredential(&azmtls.ManagedIdentityCredentialOptions{ClientOptions: azcore.ClientOptions{}, ID: nil})
+	_, err = azmtls.NewManagedIdentityCredential(
+		&azmtls.ManagedIdentityCredentialOptions{ClientOptions: azcore.ClientOptions{}, ID: nil},
+	)
 	require.NoError(t, err)
 }
 
@@ -417,7 +423,12 @@ func TestManagedIdentityErrors(t *testing.T) {
 				require.ErrorAs(t, err, &ours)
 				var theirs *azidentity.AuthenticationFailedError
 				require.ErrorAs(t, err, &theirs)
-				require.Equal(t, !test.goesOn, strings.HasPrefix(theirs.Error(), "ManagedIdentityCredential"), "it is v1's, if v1 has one")
+				require.Equal(
+					t,
+					!test.goesOn,
+					strings.HasPrefix(theirs.Error(), "ManagedIdentityCredential"),
+					"it is v1's, if v1 has one",
+				)
 				var final interface {
 					error
 					NonRetriable()
@@ -440,7 +451,11 @@ func TestManagedIdentityErrors(t *testing.T) {
 func TestManagedIdentityID(t *testing.T) {
 	id := uuid.NewString()
 	for _, faults := range [][]imdstest.Fault{nil, {noV2}} {
-		m := newManaged(t, imdstest.Options{}, func(o *azmtls.ManagedIdentityCredentialOptions) { o.ID = azidentity.ClientID(id) })
+		m := newManaged(
+			t,
+			imdstest.Options{},
+			func(o *azmtls.ManagedIdentityCredentialOptions) { o.ID = azidentity.ClientID(id) },
+		)
 		for _, fault := range faults {
 			m.server.Inject(fault)
 		}

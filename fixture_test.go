@@ -172,7 +172,10 @@ func (f *fixture) options() *azmtls.ImdsV2MtlsCredentialOptions {
 		Store:         f.store,
 		Cache:         &mtls.Cache{Clock: f.clock.Clock()},
 	}
-	o.Retry = policy.RetryOptions{RetryDelay: time.Microsecond, MaxRetryDelay: 5 * time.Microsecond} // azcore's clock is the real one
+	o.Retry = policy.RetryOptions{
+		RetryDelay:    time.Microsecond,
+		MaxRetryDelay: 5 * time.Microsecond,
+	} // azcore's clock is the real one
 	return o
 }
 

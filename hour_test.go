@@ -21,9 +21,9 @@ import (
 	"go.uber.org/goleak"
 )
 
-// In an hour of faults at IMDS and Entra every call gets a token, or an error of the right kind, by its own deadline or by the limits
-// of ours; when the faults are over, tokens come again; and when the last call has ended, nothing is left of it all, whether the
-// credential is closed or not. AZMTLS_SEED repeats an hour.
+// In an hour of faults at IMDS and Entra every call gets a token, or an error of the right kind, by its own deadline or
+// by the limits of ours; when the faults are over, tokens come again; and when the last call has ended, nothing is left
+// of it all, whether the credential is closed or not. AZMTLS_SEED repeats an hour.
 func TestHourOfFaults(t *testing.T) {
 	seed := rand.Uint64()
 	if given := os.Getenv("AZMTLS_SEED"); given != "" {
@@ -211,7 +211,8 @@ type hourCall struct {
 	err     error
 }
 
-// call begins one: with a deadline, with one who gives up, or without any limit; for a token that may be cached, or must not.
+// call begins one: with a deadline, with one who gives up, or without any limit; for a token that may be cached, or
+// must not.
 func (h *hour) call() {
 	lasts := []time.Duration{0, time.Second, 10 * time.Second, 90 * time.Second}
 	c := &hourCall{

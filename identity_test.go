@@ -22,8 +22,8 @@ func whose(t testing.TB, token string) string {
 	return id
 }
 
-// A disk that was cloned brings along the binding of another machine: it is not used, and not touched either. One of our own is used
-// without a mint; the metadata is asked once.
+// A disk that was cloned brings along the binding of another machine: it is not used, and not touched either. One of
+// our own is used without a mint; the metadata is asked once.
 func TestStoredBindingOfAnotherMachine(t *testing.T) {
 	for name, edit := range map[string]func(*mtls.Binding){
 		"our own":        nil,
@@ -55,8 +55,9 @@ func TestStoredBindingOfAnotherMachine(t *testing.T) {
 	}
 }
 
-// Where IMDS does not say in time whose machine this is, the binding serves, after a second at most, and is checked later: by a call,
-// in the background, once in a minute. If it turns out to be another's, it goes, and so does every token that was obtained with it.
+// Where IMDS does not say in time whose machine this is, the binding serves, after a second at most, and is checked
+// later: by a call, in the background, once in a minute. If it turns out to be another's, it goes, and so does every
+// token that was obtained with it.
 func TestBindingIsCheckedLater(t *testing.T) {
 	for name, others := range map[string]bool{"our own": false, "another's": true} {
 		t.Run(name, func(t *testing.T) {
@@ -104,8 +105,8 @@ func TestBindingIsCheckedLater(t *testing.T) {
 	}
 }
 
-// An identity that was deleted and made anew is found out by Entra's word, within the call that meets it, and every token of the old
-// one goes: those that Entra would not have been asked for too.
+// An identity that was deleted and made anew is found out by Entra's word, within the call that meets it, and every
+// token of the old one goes: those that Entra would not have been asked for too.
 func TestIdentityMadeAnew(t *testing.T) {
 	f := newFixture(t, imdstest.Options{}, nil)
 	old, err := f.token(vault)
@@ -139,8 +140,8 @@ func TestManyMeetTheIdentityMadeAnew(t *testing.T) {
 	require.LessOrEqual(t, f.server.Counts().Metadata, 3)
 }
 
-// Entra's word alone is no refusal: where the metadata names the identity all the same, the error is an ordinary one, and the metadata is
-// asked once in five minutes.
+// Entra's word alone is no refusal: where the metadata names the identity all the same, the error is an ordinary one,
+// and the metadata is asked once in five minutes.
 func TestUnknownIdentityThatIsOurs(t *testing.T) {
 	for _, word := range []imdstest.EntraError{
 		{OAuth: "unauthorized_client", AADSTS: "AADSTS700016"},

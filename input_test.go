@@ -71,7 +71,10 @@ func TestScopes(t *testing.T) {
 		require.ErrorContains(t, err, "scope")
 	}
 	for _, claims := range []string{"no json", "[]", "null", `{"access_token": 5}`} {
-		_, err := f.cred.GetToken(t.Context(), policy.TokenRequestOptions{Scopes: []string{vault}, Claims: claims, EnableCAE: true})
+		_, err := f.cred.GetToken(
+			t.Context(),
+			policy.TokenRequestOptions{Scopes: []string{vault}, Claims: claims, EnableCAE: true},
+		)
 		require.ErrorContains(t, err, "claims", "%q", claims)
 	}
 	require.Zero(t, f.server.Counts(), "no network call")
@@ -102,7 +105,11 @@ func TestScopeIsSentAsItsResource(t *testing.T) {
 }
 
 func TestKeys(t *testing.T) {
-	f := newFixture(t, imdstest.Options{}, func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.MinBindingStrength = mtls.StrengthTPM })
+	f := newFixture(
+		t,
+		imdstest.Options{},
+		func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.MinBindingStrength = mtls.StrengthTPM },
+	)
 	_, err := f.token(vault)
 	require.ErrorContains(t, err, "strength software where MinBindingStrength demands TPM")
 	_, err = f.token(vault)
@@ -115,7 +122,12 @@ func TestKeys(t *testing.T) {
 	nothing := f.another(func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.KeyProvider = nilKeys{} })
 	_, err = nothing.GetToken(t.Context(), policy.TokenRequestOptions{Scopes: []string{vault}})
 	require.ErrorContains(t, err, "nil Key")
-	require.Equal(t, imdstest.Counts{Metadata: 1}, f.server.Counts(), "without a demand, a key is made only where IMDS v2 is")
+	require.Equal(
+		t,
+		imdstest.Counts{Metadata: 1},
+		f.server.Counts(),
+		"without a demand, a key is made only where IMDS v2 is",
+	)
 
 	f.keys.err = nil
 	weak := f.plant().Thumbprint()
@@ -238,7 +250,11 @@ func TestBadAnswersOfEntra(t *testing.T) {
 		"expires_in":   func(m map[string]any) { delete(m, "expires_in") },
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := newFixture(t, imdstest.Options{}, func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.TokenType = azmtls.TokenTypeMtlsPoP })
+			f := newFixture(
+				t,
+				imdstest.Options{},
+				func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.TokenType = azmtls.TokenTypeMtlsPoP },
+			)
 			remove := f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, At: imdstest.AtAnswer, Do: imdstest.Edit(edit)})
 			_, err := f.token(vault)
 			require.ErrorContains(t, err, map[string]string{"token_type": "downgrade"}[name])
@@ -251,9 +267,11 @@ func TestBadAnswersOfEntra(t *testing.T) {
 		})
 	}
 	f := newFixture(t, imdstest.Options{}, nil)
-	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, At: imdstest.AtAnswer, Do: imdstest.Edit(func(m map[string]any) {
-		m["token_type"], m["expires_in"], m["refresh_in"] = "BEARER", "3599", nil
-	})})
+	f.server.Inject(
+		imdstest.Fault{Endpoint: imdstest.Token, At: imdstest.AtAnswer, Do: imdstest.Edit(func(m map[string]any) {
+			m["token_type"], m["expires_in"], m["refresh_in"] = "BEARER", "3599", nil
+		})},
+	)
 	token, err := f.token(vault)
 	require.NoError(t, err, "the case of token_type does not matter, and numbers may come as strings")
 	require.InDelta(t, 3599/2, time.Until(token.RefreshOn).Seconds(), 10, "half-way, without advice")
@@ -278,7 +296,9 @@ func TestSecretsStayOut(t *testing.T) {
 	})
 	token, err := f.token(vault)
 	require.NoError(t, err)
-	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Do: imdstest.EntraError{OAuth: "invalid_client", AADSTS: "AADSTS700027"}})
+	f.server.Inject(
+		imdstest.Fault{Endpoint: imdstest.Token, Do: imdstest.EntraError{OAuth: "invalid_client", AADSTS: "AADSTS700027"}},
+	)
 	_, err = f.token(storage)
 	require.Error(t, err)
 	f.server.Close()
@@ -310,10 +330,18 @@ func (a attestation) Attest(_ context.Context, r mtls.AttestationRequest) (strin
 }
 
 func TestAttestation(t *testing.T) {
-	f := newFixture(t, imdstest.Options{RequireAttestation: true}, func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.Attestation = attestation("jwt") })
+	f := newFixture(
+		t,
+		imdstest.Options{RequireAttestation: true},
+		func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.Attestation = attestation("jwt") },
+	)
 	_, err := f.token(vault)
 	require.NoError(t, err)
-	require.NotNil(t, f.store.get("system_assigned_managed_identity#att=1"), "attested bindings have an alias of their own")
+	require.NotNil(
+		t,
+		f.store.get("system_assigned_managed_identity#att=1"),
+		"attested bindings have an alias of their own",
+	)
 	for _, provider := range []attestation{"", "fail"} {
 		f := newFixture(t, imdstest.Options{}, func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.Attestation = provider })
 		_, err := f.token(vault)

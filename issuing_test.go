@@ -74,8 +74,8 @@ func TestShortLivedCertificatesAreNotMintedAgain(t *testing.T) {
 	require.Equal(t, 1, f.server.Counts().Issued)
 }
 
-// IMDS dates certificates back. One that lasts for less than that is good for most of its time all the same, and is renewed once in
-// that time, not by every call.
+// IMDS dates certificates back. One that lasts for less than that is good for most of its time all the same, and is
+// renewed once in that time, not by every call.
 func TestCertificateThatIsDatedBackFurtherThanItLasts(t *testing.T) {
 	for lasts, renewed := range map[time.Duration]time.Duration{4 * time.Minute: 2 * time.Minute, 40 * time.Minute: 20 * time.Minute} {
 		f := newFixture(t, imdstest.Options{CertificateLifetime: lasts, TokenLifetime: asked}, nil)

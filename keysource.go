@@ -13,9 +13,9 @@ import (
 	"github.com/azmtls/azmtls/tpmstore"
 )
 
-// keySource is where an issuer gets its keys from. Making an RSA key takes longer than everything else, so that those in memory,
-// which nobody else will miss, are made ahead: beside the request for metadata, and one to spare after a mint, when the token that
-// it was for has come: making a key keeps a processor busy.
+// keySource is where an issuer gets its keys from. Making an RSA key takes longer than everything else, so that those
+// in memory, which nobody else will miss, are made ahead: beside the request for metadata, and one to spare after a
+// mint, when the token that it was for has come: making a key keeps a processor busy.
 type keySource struct {
 	provider    mtls.KeyProvider
 	minStrength mtls.BindingStrength

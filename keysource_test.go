@@ -19,20 +19,28 @@ func running(function string) bool {
 	return strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), function)
 }
 
-// A key to spare is made after a mint, and not before the token is there, whose request it would slow down: not for a token without
-// a mint, for keys of another provider, or after Close. The next mint takes it.
+// A key to spare is made after a mint, and not before the token is there, whose request it would slow down: not for a
+// token without a mint, for keys of another provider, or after Close. The next mint takes it.
 func TestSpareKey(t *testing.T) {
 	making := func() bool { return running("(*keySource).prepare") }
 	made := func() bool { return !making() }
 	require.Eventually(t, made, time.Minute, time.Millisecond, "that of another test")
-	f := newFixture(t, imdstest.Options{}, func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.KeyProvider = mtls.SoftwareKeys{} })
+	f := newFixture(
+		t,
+		imdstest.Options{},
+		func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.KeyProvider = mtls.SoftwareKeys{} },
+	)
 	var early, waited atomic.Bool
-	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, At: imdstest.AtAnswer, Do: imdstest.Edit(func(map[string]any) {
-		early.Store(early.Load() || making())
-	})})
-	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Metadata, At: imdstest.AtAnswer, Do: imdstest.Edit(func(map[string]any) {
-		waited.Store(running("rsa.GenerateKey"))
-	})})
+	f.server.Inject(
+		imdstest.Fault{Endpoint: imdstest.Token, At: imdstest.AtAnswer, Do: imdstest.Edit(func(map[string]any) {
+			early.Store(early.Load() || making())
+		})},
+	)
+	f.server.Inject(
+		imdstest.Fault{Endpoint: imdstest.Metadata, At: imdstest.AtAnswer, Do: imdstest.Edit(func(map[string]any) {
+			waited.Store(running("rsa.GenerateKey"))
+		})},
+	)
 
 	_, err := f.token(vault)
 	require.NoError(t, err)

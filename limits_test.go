@@ -52,7 +52,8 @@ func (f *fixture) advance() {
 	}
 }
 
-// idle waits until every goroutine of the process waits: for the clock, or for a peer that does not answer. A second is the most.
+// idle waits until every goroutine of the process waits: for the clock, or for a peer that does not answer. A second is
+// the most.
 func idle() {
 	var work []metrics.Sample
 	for _, state := range []string{"running", "runnable", "not-in-go"} {
@@ -110,8 +111,8 @@ func TestRefreshThatHangs(t *testing.T) {
 	require.Equal(t, 3, f.server.Counts().TokenIssued)
 }
 
-// A token takes 5 minutes in all, whatever the retry options say, and a certificate 4, whatever IMDS asks to wait. Who waits learns
-// what it was that took so long.
+// A token takes 5 minutes in all, whatever the retry options say, and a certificate 4, whatever IMDS asks to wait. Who
+// waits learns what it was that took so long.
 func TestLimitsInAll(t *testing.T) {
 	for name, test := range map[string]struct {
 		faults []imdstest.Fault
@@ -249,7 +250,9 @@ func TestErrorNamesTheStage(t *testing.T) {
 	} {
 		f := newFixture(t, imdstest.Options{}, nil)
 		gate := make(chan struct{})
-		f.server.Inject(imdstest.Fault{Endpoint: endpoint, At: imdstest.AtAnswer, Do: imdstest.Edit(func(map[string]any) { <-gate })})
+		f.server.Inject(
+			imdstest.Fault{Endpoint: endpoint, At: imdstest.AtAnswer, Do: imdstest.Edit(func(map[string]any) { <-gate })},
+		)
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
 		_, err := f.cred.GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{vault}})
@@ -265,7 +268,11 @@ func TestErrorNamesTheStage(t *testing.T) {
 
 // Retry options speak of Entra alone.
 func TestTryTimeoutDoesNotCutIMDS(t *testing.T) {
-	f := newFixture(t, imdstest.Options{}, func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.Retry.TryTimeout = 100 * time.Millisecond })
+	f := newFixture(
+		t,
+		imdstest.Options{},
+		func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.Retry.TryTimeout = 100 * time.Millisecond },
+	)
 	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Issue, Do: imdstest.Delay(300 * time.Millisecond), Times: 1})
 	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Issue, Do: imdstest.Respond{Status: 429}, Times: 2})
 	_, err := f.token(vault)
@@ -274,7 +281,11 @@ func TestTryTimeoutDoesNotCutIMDS(t *testing.T) {
 
 // They do speak of Entra: a try that takes too long is cut off, and there is another.
 func TestTryTimeoutCutsEntra(t *testing.T) {
-	f := newFixture(t, imdstest.Options{}, func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.Retry.TryTimeout = 100 * time.Millisecond })
+	f := newFixture(
+		t,
+		imdstest.Options{},
+		func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.Retry.TryTimeout = 100 * time.Millisecond },
+	)
 	f.clock.Manual() // no limit of ours ends it
 	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Do: imdstest.Hang{}, Times: 1})
 	_, err := f.token(vault)
@@ -311,7 +322,9 @@ func TestLongRetryAfterIsRemembered(t *testing.T) {
 	f := newFixture(t, imdstest.Options{}, nil)
 	keys := &countingKeys{keys: f.keys}
 	f.cred = f.another(func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.KeyProvider = keys })
-	remove := f.server.Inject(imdstest.Fault{Endpoint: imdstest.Issue, Do: imdstest.Respond{Status: 429, RetryAfter: 2 * time.Minute}})
+	remove := f.server.Inject(
+		imdstest.Fault{Endpoint: imdstest.Issue, Do: imdstest.Respond{Status: 429, RetryAfter: 2 * time.Minute}},
+	)
 	for range 50 {
 		_, err := f.token(vault)
 		require.ErrorContains(t, err, "429")
@@ -383,7 +396,8 @@ type transporterFunc func(*http.Request) (*http.Response, error)
 
 func (f transporterFunc) Do(req *http.Request) (*http.Response, error) { return f(req) }
 
-// A listener of azcore's log may ask the credential for a token, whatever it is told: what a flight logs is written when it has landed.
+// A listener of azcore's log may ask the credential for a token, whatever it is told: what a flight logs is written
+// when it has landed.
 func TestListenerMayAskForAToken(t *testing.T) {
 	for _, line := range []string{"minted", "got a", "was refused at", "evicted", "trying once more", "refreshing the token"} {
 		t.Run(line, func(t *testing.T) {

@@ -19,8 +19,8 @@ const messagesHead = "# What errors say\n\n" +
 	"failed and where,\nthe server's own words, what recovery did if it did something, and what the reader can do. " +
 	"HOST, TIME, ID and the like stand for what differs.\n"
 
-// Every message says where it failed, why, in the words of who said so, and what to do: the whole text of each is looked at by people,
-// as a change of this page.
+// Every message says where it failed, why, in the words of who said so, and what to do: the whole text of each is
+// looked at by people, as a change of this page.
 func TestMessages(t *testing.T) {
 	var page strings.Builder
 	page.WriteString(messagesHead)

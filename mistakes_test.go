@@ -84,11 +84,20 @@ func inputMistakes() []mistake {
 		get("claims that are no JSON", policy.TokenRequestOptions{Scopes: []string{vault}, Claims: "x"}),
 		{"no context", func(t *testing.T) error {
 			var none context.Context
-			_, err := newFixture(t, imdstest.Options{}, nil).cred.GetToken(none, policy.TokenRequestOptions{Scopes: []string{vault}})
+			_, err := newFixture(
+				t,
+				imdstest.Options{},
+				nil,
+			).cred.GetToken(
+				none,
+				policy.TokenRequestOptions{Scopes: []string{vault}},
+			)
 			return err
 		}},
 		{"no credential", func(t *testing.T) error {
-			_, err := (*azmtls.ImdsV2MtlsCredential)(nil).GetToken(t.Context(), policy.TokenRequestOptions{Scopes: []string{vault}})
+			_, err := (*azmtls.ImdsV2MtlsCredential)(
+				nil,
+			).GetToken(t.Context(), policy.TokenRequestOptions{Scopes: []string{vault}})
 			return err
 		}},
 		{"a credential that was not made", func(t *testing.T) error {
@@ -153,7 +162,9 @@ func imdsMistakes() []mistake {
 		}}),
 		{"throttled for long, the next call", func(t *testing.T) error {
 			f := newFixture(t, imdstest.Options{}, nil)
-			f.server.Inject(imdstest.Fault{Endpoint: imdstest.Issue, Do: imdstest.Respond{Status: 429, RetryAfter: 2 * time.Minute}})
+			f.server.Inject(
+				imdstest.Fault{Endpoint: imdstest.Issue, Do: imdstest.Respond{Status: 429, RetryAfter: 2 * time.Minute}},
+			)
 			_, _ = f.token(vault)
 			_, err := f.token(vault)
 			return err
@@ -217,7 +228,10 @@ func keyMistakes() []mistake {
 		return with(name, func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.Attestation = f })
 	}
 	return []mistake{
-		with("a key that is too weak", func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.MinBindingStrength = mtls.StrengthTPM }),
+		with(
+			"a key that is too weak",
+			func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.MinBindingStrength = mtls.StrengthTPM },
+		),
 		keyed("a key provider that fails", &keys{err: errors.New("no TPM here")}),
 		keyed("a key provider without a key", nilKeys{}),
 		keyed("a key provider that panics", keyFunc(func(context.Context) (mtls.Key, error) { panic("bug") })),
@@ -243,7 +257,11 @@ func certificateMistakes() []mistake {
 		edited("not valid yet", func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Hour) }),
 		edited("for another client", func(c *x509.Certificate) { c.Subject = pkix.Name{CommonName: anotherID} }),
 		edited("for servers", func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }),
-		with("for another key", nil, imdstest.Fault{Endpoint: imdstest.Issue, At: imdstest.AtAnswer, Do: imdstest.ForeignKey{}}),
+		with(
+			"for another key",
+			nil,
+			imdstest.Fault{Endpoint: imdstest.Issue, At: imdstest.AtAnswer, Do: imdstest.ForeignKey{}},
+		),
 		with("no certificate", nil, changed(imdstest.Issue, "certificate", "!")),
 		with("another client id than the metadata's", nil, changed(imdstest.Issue, "client_id", anotherID)),
 		with("a token endpoint that is not https", nil,
@@ -347,7 +365,10 @@ func entraMistakes() []mistake {
 var jsonHeader = http.Header{"Content-Type": {"application/json"}}
 
 func recoveryMistakes() []mistake {
-	always := imdstest.Fault{Endpoint: imdstest.Token, Do: imdstest.EntraError{OAuth: "invalid_client", AADSTS: "AADSTS700027"}}
+	always := imdstest.Fault{
+		Endpoint: imdstest.Token,
+		Do:       imdstest.EntraError{OAuth: "invalid_client", AADSTS: "AADSTS700027"},
+	}
 	return []mistake{
 		with("refused, and the next binding too", nil, always),
 		{"refused once more soon after", func(t *testing.T) error {

@@ -65,10 +65,10 @@ type ImdsV2MtlsCredentialOptions struct {
 	// Windows, tpmstore.Keys on Linux, [mtls.SoftwareKeys] elsewhere.
 	KeyProvider mtls.KeyProvider
 
-	// Store keeps certificates beyond the life of the process. Nil is the store of the platform: winstore.Store (CurrentUser\My)
-	// on Windows, tpmstore.Store (a folder, for keys in a TPM) on Linux, [mtls.NoStore] elsewhere. As with MSAL, the environment
-	// variable MSAL_MI_DISABLE_PERSISTENT_CERT_CACHE (1 or true) makes that [mtls.NoStore]; a Store that is given here is used all
-	// the same.
+	// Store keeps certificates beyond the life of the process. Nil is the store of the platform: winstore.Store
+	// (CurrentUser\My) on Windows, tpmstore.Store (a folder, for keys in a TPM) on Linux, [mtls.NoStore] elsewhere. As
+	// with MSAL, the environment variable MSAL_MI_DISABLE_PERSISTENT_CERT_CACHE (1 or true) makes that [mtls.NoStore]; a
+	// Store that is given here is used all the same.
 	Store mtls.Store
 
 	// Attestation proves to IMDS what holds the key. Nil: certificates are requested without attestation.
@@ -82,10 +82,10 @@ type ImdsV2MtlsCredentialOptions struct {
 	// identity use the same certificate.
 	Cache *mtls.Cache
 
-	// Observer gets the steps of the credential, in order and as soon as nobody waits for them any more, so that it may ask the
-	// credential for a token: for metrics and logs of other kinds than azcore's ([LogEvents]). It is called by whoever took
-	// the step, so it should be quick, and it may be called by several at once. What credentials for the same identity share is
-	// told to the one whose call began it. A panic in it is logged.
+	// Observer gets the steps of the credential, in order and as soon as nobody waits for them any more, so that it may
+	// ask the credential for a token: for metrics and logs of other kinds than azcore's ([LogEvents]). It is called by
+	// whoever took the step, so it should be quick, and it may be called by several at once. What credentials for the same
+	// identity share is told to the one whose call began it. A panic in it is logged.
 	Observer func(Event)
 }
 

@@ -7,8 +7,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Whoever runs the machine switches the default store off for this library as for MSAL, in the forms that MSAL knows. A store that the
-// program names is used all the same.
+// Whoever runs the machine switches the default store off for this library as for MSAL, in the forms that MSAL knows. A
+// store that the program names is used all the same.
 func TestDefaultStoreIsSwitchedOff(t *testing.T) {
 	for value, want := range map[string]mtls.Store{
 		"1":     mtls.NoStore{},

@@ -340,7 +340,13 @@ func TestNoOutage(t *testing.T) {
 		})
 	}
 	m := newManaged(t, imdstest.Options{}, nil)
-	m.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Times: 1, Do: imdstest.EntraError{OAuth: "invalid_request", AADSTS: "AADSTS392196"}})
+	m.server.Inject(
+		imdstest.Fault{
+			Endpoint: imdstest.Token,
+			Times:    1,
+			Do:       imdstest.EntraError{OAuth: "invalid_request", AADSTS: "AADSTS392196"},
+		},
+	)
 	_, _, err := m.cred.GetBoundToken(t.Context(), policy.TokenRequestOptions{Scopes: []string{newScope()}})
 	require.ErrorIs(t, err, azmtls.ErrTokenBindingUnsupported)
 	require.Equal(t, 2, m.servedBy())

@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// net/http runs in goroutines of its own what the connections of bearer requests are made with: a panic there is an error of the
-// request, and no end of the process.
+// net/http runs in goroutines of its own what the connections of bearer requests are made with: a panic there is an
+// error of the request, and no end of the process.
 func TestPanicsOfBearerRequestsAreErrors(t *testing.T) {
 	for name, edit := range map[string]func(*http.Transport){
 		"dialer": func(h *http.Transport) {

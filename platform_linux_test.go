@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The defaults of Linux do no harm where there is no TPM, or none for this process: tokens come over a key in memory, nothing is
-// written, and what to do about it is said once.
+// The defaults of Linux do no harm where there is no TPM, or none for this process: tokens come over a key in memory,
+// nothing is written, and what to do about it is said once.
 func TestDefaultsWithoutTPM(t *testing.T) {
 	if (tpmstore.Keys{}).Reachable() == nil {
 		t.Skip("this process may use a TPM")
@@ -27,7 +27,11 @@ func TestDefaultsWithoutTPM(t *testing.T) {
 	begin := time.Now()
 	require.Error(t, tpmstore.Keys{}.Reachable())
 	require.Less(t, time.Since(begin), 50*time.Millisecond)
-	f := newFixture(t, imdstest.Options{}, func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.KeyProvider, o.Store = nil, nil })
+	f := newFixture(
+		t,
+		imdstest.Options{},
+		func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.KeyProvider, o.Store = nil, nil },
+	)
 	_, err := f.token(vault)
 	require.NoError(t, err)
 	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, At: imdstest.AtCertificate, Do: imdstest.Alert(48), Times: 1})

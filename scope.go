@@ -38,8 +38,8 @@ func (c *ImdsV2MtlsCredential) callable(ctx context.Context) error {
 	return nil
 }
 
-// resourceOf returns the resource of a scope: the scope itself, without "/.default". A slash before that is the resource's, as in
-// MSAL: "https://vault.azure.net//.default" is the scope of "https://vault.azure.net/".
+// resourceOf returns the resource of a scope: the scope itself, without "/.default". A slash before that is the
+// resource's, as in MSAL: "https://vault.azure.net//.default" is the scope of "https://vault.azure.net/".
 func resourceOf(scope string) string { return strings.TrimSuffix(scope, "/.default") }
 
 // checkResource refuses what cannot be the resource of one scope.

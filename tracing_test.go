@@ -97,7 +97,11 @@ func (r *recorder) tree(t *testing.T) (lines []string) {
 // One trace goes from the caller's span down to each request, through a heal too.
 func TestSpans(t *testing.T) {
 	r := &recorder{}
-	f := newFixture(t, imdstest.Options{}, func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.TracingProvider = r.provider() })
+	f := newFixture(
+		t,
+		imdstest.Options{},
+		func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.TracingProvider = r.provider() },
+	)
 	caller := r.start(t.Context(), "caller")
 	caller.ended = true
 	ctx := context.WithValue(t.Context(), spanKey{}, caller)
@@ -148,7 +152,11 @@ func TestSpans(t *testing.T) {
 // A span says where it failed, and no identifier.
 func TestSpansOfAFailure(t *testing.T) {
 	r := &recorder{}
-	f := newFixture(t, imdstest.Options{}, func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.TracingProvider = r.provider() })
+	f := newFixture(
+		t,
+		imdstest.Options{},
+		func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.TracingProvider = r.provider() },
+	)
 	answer := imdstest.Respond{Status: 400, Body: `{"error":"of ` + clientID + `"}`}
 	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Issue, Do: answer})
 	_, err := f.token(vault)

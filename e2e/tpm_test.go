@@ -18,8 +18,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestTPMBehindNginx: nginx takes handshakes that a TPM signs, many at once, and a binding in the folder heals when nginx
-// refuses it.
+// TestTPMBehindNginx: nginx takes handshakes that a TPM signs, many at once, and a binding in the folder heals when
+// nginx refuses it.
 func TestTPMBehindNginx(t *testing.T) {
 	for _, protocols := range []string{"TLSv1.2", "TLSv1.3"} {
 		t.Run(protocols, func(t *testing.T) {

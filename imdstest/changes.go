@@ -9,8 +9,8 @@ import (
 	"strconv"
 )
 
-// Edit is the action that changes the JSON object of the answer, AtAnswer of Metadata, Issue, V1 and Token. Answers that
-// are not 200 stay as they are.
+// Edit is the action that changes the JSON object of the answer, AtAnswer of Metadata, Issue, V1 and Token. Answers
+// that are not 200 stay as they are.
 type Edit func(map[string]any)
 
 func (a Edit) misfit(f Fault) string {

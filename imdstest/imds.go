@@ -123,7 +123,8 @@ func (s *Server) checkIMDS(r *http.Request, endpoint Endpoint) (identity, error)
 	return s.identify(query, "mi_res_id")
 }
 
-// guidOf returns the GUID that stands for a name, always the same (RFC 9562, section 5.8: one of version 5 would need SHA-1).
+// guidOf returns the GUID that stands for a name, always the same (RFC 9562, section 5.8: one of version 5 would need
+// SHA-1).
 func guidOf(name string) string {
 	return uuid.NewHash(sha256.New(), uuid.NameSpaceURL, []byte(name), 8).String()
 }

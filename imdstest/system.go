@@ -30,6 +30,6 @@ func (s *system) isDeleted(clientID string) bool {
 	return slices.Contains(s.clientIDs[:len(s.clientIDs)-1], clientID)
 }
 
-// Recreate deletes the system-assigned identity and makes it anew with another client id: IMDS names and certifies that one from now on,
-// and Entra knows the old one no more (AADSTS700016).
+// Recreate deletes the system-assigned identity and makes it anew with another client id: IMDS names and certifies that
+// one from now on, and Entra knows the old one no more (AADSTS700016).
 func (s *Server) Recreate(clientID string) { s.system.recreate(clientID) }

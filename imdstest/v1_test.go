@@ -17,7 +17,11 @@ import (
 
 // newV1 returns azidentity's credential, which asks IMDS v1, for the simulator, and scopes that nobody else asks for:
 // MSAL keeps tokens for the whole process.
-func newV1(t *testing.T, s *imdstest.Server, id azidentity.ManagedIDKind) (*azidentity.ManagedIdentityCredential, []string) {
+func newV1(
+	t *testing.T,
+	s *imdstest.Server,
+	id azidentity.ManagedIDKind,
+) (*azidentity.ManagedIdentityCredential, []string) {
 	t.Helper()
 	options := s.ClientOptions()
 	options.Retry = policy.RetryOptions{MaxRetries: -1}
@@ -70,10 +74,12 @@ func TestV1Faults(t *testing.T) {
 	s := newServer(t, imdstest.Options{})
 	notFound := imdstest.Respond{Status: 400, Body: `{"error":"invalid_request","error_description":"Identity not found"}`}
 	s.Inject(imdstest.Fault{Endpoint: imdstest.V1, Do: notFound, Times: 1})
-	s.Inject(imdstest.Fault{Endpoint: imdstest.V1, At: imdstest.AtAnswer, Times: 1, Do: imdstest.Edit(func(body map[string]any) {
-		delete(body, "expires_in")
-		delete(body, "expires_on")
-	})})
+	s.Inject(
+		imdstest.Fault{Endpoint: imdstest.V1, At: imdstest.AtAnswer, Times: 1, Do: imdstest.Edit(func(body map[string]any) {
+			delete(body, "expires_in")
+			delete(body, "expires_on")
+		})},
+	)
 	s.Inject(imdstest.Fault{Endpoint: imdstest.V1, Do: imdstest.Respond{Status: 503}, Skip: 1, Times: 1})
 	cred, scopes := newV1(t, s, nil)
 	for _, want := range []string{"Identity not found", "expires_in", "RESPONSE 503", ""} {

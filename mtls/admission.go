@@ -49,8 +49,8 @@ func (b *Binding) life(wall time.Time) time.Duration {
 // maxMargin is how long before its end a binding is used no more for tokens, at the most.
 const maxMargin = 5 * time.Minute
 
-// usable reports whether the binding is good for a token now: until 5 minutes before its end, or a tenth of what it had when it was
-// issued if that is less.
+// usable reports whether the binding is good for a token now: until 5 minutes before its end, or a tenth of what it had
+// when it was issued if that is less.
 func (b *Binding) usable() bool {
 	had := b.UsableUntil().Sub(b.Certificate.Leaf.NotBefore)
 	if !b.Issued.IsZero() {

@@ -41,9 +41,9 @@ type Binding struct {
 	admitted *admission
 }
 
-// NewBinding checks that a certificate is the one asked for and returns it as a binding: the certificate must be for this
-// key and name a client id in its CN, and the address of its endpoint be https without userinfo, query or fragment; a bare host counts
-// as https, and a trailing slash is left out.
+// NewBinding checks that a certificate is the one asked for and returns it as a binding: the certificate must be for
+// this key and name a client id in its CN, and the address of its endpoint be https without userinfo, query or
+// fragment; a bare host counts as https, and a trailing slash is left out.
 func NewBinding(leaf *x509.Certificate, key Key, address, clientID string) (*Binding, error) {
 	if leaf == nil {
 		return nil, errors.New("mtls: a binding needs a certificate, got none")

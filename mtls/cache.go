@@ -22,8 +22,8 @@ type Source struct {
 	Store Store
 	// Mint makes a new binding. It asks Keys at every call.
 	Mint func(context.Context, MintRequest) (*Binding, error)
-	// Identify asks the machine's metadata whose machine it is. A binding from the store that is another's is not used, and Entra's word
-	// that it knows no such identity is checked. Nil: bindings are not checked.
+	// Identify asks the machine's metadata whose machine it is. A binding from the store that is another's is not used,
+	// and Entra's word that it knows no such identity is checked. Nil: bindings are not checked.
 	Identify func(context.Context) (Identity, error)
 	// Foreground does without work in the background: bindings are not renewed before their time.
 	Foreground bool
@@ -67,10 +67,10 @@ func (c *Cache) GetOrMint(ctx context.Context, src Source) (*Binding, error) {
 	return c.entry(src).get(ctx, src)
 }
 
-// Renew has a new binding minted now, and puts it in the place of the one in use when that worked: the old one, and what is bound
-// to it, serve on otherwise. IMDS is asked not to answer with a certificate that it has issued before. It costs a unit of the
-// budget for the word of the token endpoint; without one, or while IMDS asks to be left alone, the error says until when. Callers
-// share the effort, with those of GetOrMint too.
+// Renew has a new binding minted now, and puts it in the place of the one in use when that worked: the old one, and
+// what is bound to it, serve on otherwise. IMDS is asked not to answer with a certificate that it has issued before. It
+// costs a unit of the budget for the word of the token endpoint; without one, or while IMDS asks to be left alone, the
+// error says until when. Callers share the effort, with those of GetOrMint too.
 func (c *Cache) Renew(ctx context.Context, src Source) error {
 	return c.entry(src).demand(ctx, src)
 }

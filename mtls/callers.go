@@ -16,8 +16,8 @@ type dialError struct{ error }
 
 func (e *dialError) Unwrap() error { return e.error }
 
-// guardProxies has a proxy refused that is reached over TLS, and one that does not let a connection through say so. It is about a clone
-// of the template whose functions are guarded already.
+// guardProxies has a proxy refused that is reached over TLS, and one that does not let a connection through say so. It
+// is about a clone of the template whose functions are guarded already.
 func guardProxies(h *http.Transport) {
 	if proxy := h.Proxy; proxy != nil {
 		h.Proxy = func(req *http.Request) (*url.URL, error) {
@@ -44,7 +44,8 @@ func guardProxies(h *http.Transport) {
 	}
 }
 
-// refusedBy returns the error of a proxy that does not let a connection through; net/http has no more than the text of its status.
+// refusedBy returns the error of a proxy that does not let a connection through; net/http has no more than the text of
+// its status.
 func refusedBy(proxy *url.URL, resp *http.Response) error {
 	if resp.StatusCode == http.StatusOK {
 		return nil

@@ -2,11 +2,13 @@ package mtls
 
 import "context"
 
-// Chooser is an optional interface of a [KeyProvider] that has more than one place for keys, for logs, status and diagnosis.
+// Chooser is an optional interface of a [KeyProvider] that has more than one place for keys, for logs, status and
+// diagnosis.
 type Chooser interface {
 	// Choose returns the strength that a key would have if Key was called now, and why stronger ones would be passed over,
 	// the strongest first. The error says why there would be none. It is a diagnosis and changes nothing: it makes,
-	// replaces and deletes no key that outlives the call, and where there is no key yet it tries whether one could be made.
+	// replaces and deletes no key that outlives the call, and where there is no key yet it tries whether one could be
+	// made.
 	Choose(ctx context.Context) (BindingStrength, []PassedOver, error)
 }
 

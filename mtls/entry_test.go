@@ -112,7 +112,8 @@ func TestUnaskedHostAcceptsNothing(t *testing.T) {
 	}
 }
 
-// When a mint yields a binding for another identity, the one before is nobody's: what was obtained with its bindings is of no use.
+// When a mint yields a binding for another identity, the one before is nobody's: what was obtained with its bindings is
+// of no use.
 func TestMintForAnotherIdentityDisownsTheOneBefore(t *testing.T) {
 	e := newEntry(clock.NewFake(time.Now()).Clock(), &imds{})
 	first, same, other := plain(t), plain(t), plain(t)
@@ -126,8 +127,8 @@ func TestMintForAnotherIdentityDisownsTheOneBefore(t *testing.T) {
 	require.False(t, other.Disowned())
 }
 
-// A request that was under way when its binding was evicted leaves no connection, even if net/http opened another one for it: the
-// owner of the Transport has let go of it by then.
+// A request that was under way when its binding was evicted leaves no connection, even if net/http opened another one
+// for it: the owner of the Transport has let go of it by then.
 func TestEvictedBindingLeavesNoConnection(t *testing.T) {
 	var open, requests atomic.Int32
 	var transport *Transport

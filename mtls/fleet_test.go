@@ -16,7 +16,8 @@ import (
 
 const day = 24 * time.Hour
 
-// What Azure gives: certificates of a week, dated back a little, and tokens of a day with the advice to refresh them half-way.
+// What Azure gives: certificates of a week, dated back a little, and tokens of a day with the advice to refresh them
+// half-way.
 const (
 	certificateLife = 7 * day
 	datedBack       = 5 * time.Minute
@@ -92,7 +93,11 @@ func TestFleet(t *testing.T) {
 	o := &ours{t: t, clock: now, tokens: tokencache.New(now.Clock())}
 	half := constant((certificateLife - datedBack) / 2)
 	after := map[string]load{} // the first hour
-	t.Logf("%d machines started within a minute, %d days. The most requests in a minute, after the first hour:", machines, minutes/24/60)
+	t.Logf(
+		"%d machines started within a minute, %d days. The most requests in a minute, after the first hour:",
+		machines,
+		minutes/24/60,
+	)
 	t.Logf("%-50s %8s %8s %12s", "", "IMDS", "Entra", "in all")
 	for _, by := range []struct {
 		name string

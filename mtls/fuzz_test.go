@@ -17,7 +17,10 @@ import (
 // What is known of a connection does not depend on how the network cuts the stream into pieces.
 func FuzzRecords(f *testing.F) {
 	f.Add([]byte("CONNECT x\r\n\x16\x03\x01\x00\x02ab\x14\x03\x03\x00\x01\x01"), uint8(3))
-	f.Add([]byte("\x16\x03\x01\x00\x00\x16\x03\x03\x00\x00\x16\x03\x03\x00\x00\x16\x03\x03\x00\x00\x14\x03\x03\x00\x00"), uint8(1))
+	f.Add(
+		[]byte("\x16\x03\x01\x00\x00\x16\x03\x03\x00\x00\x16\x03\x03\x00\x00\x16\x03\x03\x00\x00\x14\x03\x03\x00\x00"),
+		uint8(1),
+	)
 	f.Fuzz(func(t *testing.T, stream []byte, piece uint8) {
 		if len(stream) < 2 || stream[0] != recordHandshake || stream[1] != 3 {
 			return // the beginning is recognised in one piece, as crypto/tls writes it
@@ -35,12 +38,22 @@ func FuzzRecords(f *testing.F) {
 	})
 }
 
-// Whatever the facts are: what the caller caused is never evidence, nor is what happened before our certificate was sent, unless the
-// key is dead; what Entra says is none of a resource; and the table always decides.
+// Whatever the facts are: what the caller caused is never evidence, nor is what happened before our certificate was
+// sent, unless the key is dead; what Entra says is none of a resource; and the table always decides.
 func FuzzJudge(f *testing.F) {
 	f.Add(uint16(0x1ff), uint8(0), uint8(0), uint16(400), "invalid_client", "AADSTS500181")
 	f.Add(uint16(6), uint8(3), uint8(2), uint16(0), "", "")
-	losses := []error{nil, io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, reset(), remote(42), remote(80), context.Canceled, errors.New("x")}
+	losses := []error{
+		nil,
+		io.EOF,
+		io.ErrUnexpectedEOF,
+		net.ErrClosed,
+		reset(),
+		remote(42),
+		remote(80),
+		context.Canceled,
+		errors.New("x"),
+	}
 	f.Fuzz(func(t *testing.T, bits uint16, loss, caused uint8, status uint16, code, aadsts string) {
 		bit := func(n int) bool { return bits>>n&1 == 1 }
 		facts := facts{

@@ -32,7 +32,8 @@ func (b *Binding) identity() Identity {
 	return id
 }
 
-// holder is the identity that the bindings of an entry speak for, one after the other, and what the machine's metadata says of it.
+// holder is the identity that the bindings of an entry speak for, one after the other, and what the machine's metadata
+// says of it.
 type holder struct {
 	identity Identity
 	named    atomic.Bool // the metadata names it
@@ -42,8 +43,8 @@ type holder struct {
 	ask func(context.Context) (another bool)
 }
 
-// Disowned reports that the metadata of the machine names another identity than that of the binding: an identity that was deleted and
-// made anew, or the disk of another machine. Nothing that was obtained with the binding is of use then.
+// Disowned reports that the metadata of the machine names another identity than that of the binding: an identity that
+// was deleted and made anew, or the disk of another machine. Nothing that was obtained with the binding is of use then.
 func (b *Binding) Disowned() bool {
 	return b.admitted != nil && b.admitted.holder != nil && b.admitted.holder.disowned.Load()
 }
@@ -74,8 +75,8 @@ func (e *entry) admit(src Source, b *Binding) {
 	b.admitted.holder = e.holder
 }
 
-// serveNow makes the binding the one in memory. If it is for another identity, of which the metadata speaks by now, the one before is
-// nobody's any more.
+// serveNow makes the binding the one in memory. If it is for another identity, of which the metadata speaks by now, the
+// one before is nobody's any more.
 func (e *entry) serveNow(b *Binding) {
 	h := b.admitted.holder
 	if e.holder != nil && !e.holder.identity.is(h.identity) && h.named.Load() {
@@ -93,8 +94,8 @@ func (e *entry) newHolder(src Source, id Identity) *holder {
 	return h
 }
 
-// vetIdentity returns why a stored binding is not for this machine. It asks the metadata before the first use, and does not wait long
-// for it: where IMDS does not answer, the binding serves, and is checked later.
+// vetIdentity returns why a stored binding is not for this machine. It asks the metadata before the first use, and does
+// not wait long for it: where IMDS does not answer, the binding serves, and is checked later.
 func (e *entry) vetIdentity(ctx context.Context, src Source, b *Binding) error {
 	h := b.admitted.holder
 	if src.Identify == nil || h.named.Load() {
@@ -152,8 +153,8 @@ func (e *entry) check(ctx context.Context, src Source, b *Binding) {
 
 var errDisowned = errors.New("the metadata of this machine names another client or tenant")
 
-// askAgain has the metadata asked when Entra says that it knows no such identity, at most once in askPause. All who come with the same
-// answer of Entra's share the question.
+// askAgain has the metadata asked when Entra says that it knows no such identity, at most once in askPause. All who
+// come with the same answer of Entra's share the question.
 func (e *entry) askAgain(ctx context.Context, h *holder, identify func(context.Context) (Identity, error)) bool {
 	another, _ := e.questions.Do(ctx, h, limits.Metadata, func(ctx context.Context) (bool, error) {
 		if h.disowned.Load() {

@@ -17,8 +17,8 @@ type imds struct {
 	cause error
 }
 
-// Answered returns the note of whether the IMDS at that endpoint has ever answered: one that has not is given up on early. It is
-// for this module's credentials, which share it.
+// Answered returns the note of whether the IMDS at that endpoint has ever answered: one that has not is given up on
+// early. It is for this module's credentials, which share it.
 func (c *Cache) Answered(endpoint string) *atomic.Bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

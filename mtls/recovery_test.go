@@ -19,7 +19,8 @@ func (r *refusing) Do(*http.Request) (*http.Response, error) {
 	return nil, &mtls.Refusal{Binding: &mtls.Binding{}, Host: "resource.example", Err: errors.New("no")}
 }
 
-// A caller who has gone while the binding was being evicted gets its context's error, and the refusal; no request is made for it.
+// A caller who has gone while the binding was being evicted gets its context's error, and the refusal; no request is
+// made for it.
 func TestRecoveryEndsWithItsCaller(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()

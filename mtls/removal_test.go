@@ -187,8 +187,8 @@ func TestDeleteIsMadeUpFor(t *testing.T) {
 	require.Equal(t, []string{fresh.Thumbprint()}, store.has("a"))
 }
 
-// It is made up for as well when the store is read and gives what was refused. What another process has stored above it is adopted,
-// and not lost to a deletion that came too late.
+// It is made up for as well when the store is read and gives what was refused. What another process has stored above it
+// is adopted, and not lost to a deletion that came too late.
 func TestDeleteIsMadeUpForByReading(t *testing.T) {
 	for name, healed := range map[string]bool{"only the refused one": false, "a newer one above it": true} {
 		t.Run(name, func(t *testing.T) {

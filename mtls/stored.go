@@ -43,8 +43,8 @@ func (e *entry) load(ctx context.Context, src Source) *Binding {
 	return b
 }
 
-// read returns a copy of what the store holds: the store may hand the same pointer to others. Its endpoint is in the form of those
-// that IMDS gives.
+// read returns a copy of what the store holds: the store may hand the same pointer to others. Its endpoint is in the
+// form of those that IMDS gives.
 func (e *entry) read(ctx context.Context, src Source) (*Binding, error) {
 	found := make(chan Binding, 1)
 	err := e.queue.enqueue(ctx, func(ctx context.Context) error {

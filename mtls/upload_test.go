@@ -47,7 +47,12 @@ func TestBodyThatIsStillBeingReadIsNotRepeated(t *testing.T) {
 
 // Who closes an answer has no use for the rest of the upload: net/http reads no more of the body then.
 func TestClosedAnswerEndsTheUpload(t *testing.T) {
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "https://resource.example", strings.NewReader("payload"))
+	req, err := http.NewRequestWithContext(
+		t.Context(),
+		http.MethodPut,
+		"https://resource.example",
+		strings.NewReader("payload"),
+	)
 	require.NoError(t, err)
 	u := upload{req: req}
 	sent, err := u.next()
@@ -62,10 +67,16 @@ func TestClosedAnswerEndsTheUpload(t *testing.T) {
 	require.ErrorIs(t, err, errAttemptEnded)
 }
 
-// A body that ends before the Content-Length is the caller's failure, whatever the peer makes of it: no evidence, and nothing to repeat.
+// A body that ends before the Content-Length is the caller's failure, whatever the peer makes of it: no evidence, and
+// nothing to repeat.
 func TestBodyThatEndsEarlyIsTheCallers(t *testing.T) {
 	for length, whole := range map[int64]bool{7: true, 0: true, -1: true, 8: false} {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "https://resource.example", strings.NewReader("payload"))
+		req, err := http.NewRequestWithContext(
+			t.Context(),
+			http.MethodPut,
+			"https://resource.example",
+			strings.NewReader("payload"),
+		)
 		require.NoError(t, err)
 		req.ContentLength = length
 		u := upload{req: req}

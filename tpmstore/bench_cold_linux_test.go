@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// BenchmarkColdStart is the first token of a process: over a key in software, over one in the TPM that is kept, with and without a
-// binding in the folder. IMDS and Entra answer at once.
+// BenchmarkColdStart is the first token of a process: over a key in software, over one in the TPM that is kept, with
+// and without a binding in the folder. IMDS and Entra answer at once.
 func BenchmarkColdStart(b *testing.B) {
 	tpm := tpmstore.StartTPM(b)
 	server := imdstest.NewServer(nil)

@@ -14,7 +14,8 @@ import (
 
 var someTime = time.Date(2026, 11, 25, 0, 0, 0, 0, time.UTC)
 
-// BenchmarkSign puts a signature of the TPM beside one in software: PSS over SHA-256, as TLS and certificate requests have it.
+// BenchmarkSign puts a signature of the TPM beside one in software: PSS over SHA-256, as TLS and certificate requests
+// have it.
 func BenchmarkSign(b *testing.B) {
 	tpm := startTPM(b)
 	software, err := mtls.SoftwareKeys{}.Key(b.Context())

@@ -11,7 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// charDevice is a TPM behind a device of the kernel. An os.File would not do: a signal ends its write, and deadlines are no use.
+// charDevice is a TPM behind a device of the kernel. An os.File would not do: a signal ends its write, and deadlines
+// are no use.
 type charDevice struct{ fd int }
 
 func openCharDevice(path string) (conn, error) {

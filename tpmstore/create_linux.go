@@ -12,8 +12,8 @@ import (
 // errUnusable marks what a TPM can never do for a binding.
 var errUnusable = errors.New("this TPM's keys cannot be used")
 
-// keyTemplate is a key that signs what it is given. The fields that bind it to its TPM are those of the TCG; without NoDA, failed
-// attempts at other keys would lock this one out too.
+// keyTemplate is a key that signs what it is given. The fields that bind it to its TPM are those of the TCG; without
+// NoDA, failed attempts at other keys would lock this one out too.
 func keyTemplate() tpm2.TPM2BPublic {
 	return tpm2.New2B(tpm2.TPMTPublic{
 		Type:    tpm2.TPMAlgRSA,
@@ -49,8 +49,8 @@ func create(s *session) (wrapped, error) {
 	return w, w.proveSalt(s)
 }
 
-// birthplace returns the parent of a new key: the storage root key that the TPM keeps, else that of the TCG's template. It
-// returns the Name of the latter too, if the TPM makes it.
+// birthplace returns the parent of a new key: the storage root key that the TPM keeps, else that of the TCG's template.
+// It returns the Name of the latter too, if the TPM makes it.
 func birthplace(s *session) (p *parent, rootName []byte, err error) {
 	kept, err := persistent(s)
 	if err != nil {
@@ -84,8 +84,8 @@ func createBelow(s *session, p *parent) (wrapped, error) {
 	return w, err
 }
 
-// proveSalt returns why the key cannot sign a certificate request. Older specifications let a TPM fill the space that a signature
-// has with salt, and IMDS demands 32 bytes.
+// proveSalt returns why the key cannot sign a certificate request. Older specifications let a TPM fill the space that a
+// signature has with salt, and IMDS demands 32 bytes.
 func (w wrapped) proveSalt(s *session) error {
 	loaded, err := w.load(s)
 	if err != nil {
@@ -101,7 +101,10 @@ func (w wrapped) proveSalt(s *session) error {
 		return nil
 	}
 	if rsa.VerifyPSS(w.key, p.hash, probe[:], signature, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthAuto}) == nil {
-		return fmt.Errorf("%w: its RSASSA-PSS salt is not as long as the hash, which IMDS demands of a certificate request", errUnusable)
+		return fmt.Errorf(
+			"%w: its RSASSA-PSS salt is not as long as the hash, which IMDS demands of a certificate request",
+			errUnusable,
+		)
 	}
 	return fmt.Errorf("%w: the signature of a new key does not verify", errUnusable)
 }

@@ -171,7 +171,8 @@ func TestNotNow(t *testing.T) {
 	require.Empty(t, handles(t, tpm.Socket, firstTransient))
 }
 
-// A device that goes away while it is looked at costs no key, although it is "not exist" that the system says then, too.
+// A device that goes away while it is looked at costs no key, although it is "not exist" that the system says then,
+// too.
 func TestDeviceGoesAway(t *testing.T) {
 	tpm := startTPM(t)
 	keys := Keys{tpm.Socket, t.TempDir()}

@@ -16,8 +16,9 @@ import (
 
 const defaultDevice = "/dev/tpmrm0"
 
-// device is the one way of its keys to a TPM. One sequence of commands runs at a time, on a connection of its own: what the
-// resource manager of the kernel knows of a connection goes with it, and a TPM without one takes one connection at a time.
+// device is the one way of its keys to a TPM. One sequence of commands runs at a time, on a connection of its own: what
+// the resource manager of the kernel knows of a connection goes with it, and a TPM without one takes one connection at
+// a time.
 type device struct {
 	path string
 	turn chan struct{}
@@ -37,8 +38,8 @@ type conn interface {
 	close()
 }
 
-// use runs commands and returns their result. What has begun goes on when the caller gives up, for a minute at most: commands that
-// were broken off would leave keys in a TPM that has no resource manager.
+// use runs commands and returns their result. What has begun goes on when the caller gives up, for a minute at most:
+// commands that were broken off would leave keys in a TPM that has no resource manager.
 func use[T any](ctx context.Context, d *device, commands func(*session) (T, error)) (T, error) {
 	var none T
 	select {

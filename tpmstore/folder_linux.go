@@ -8,7 +8,8 @@ import (
 	"os"
 )
 
-// folder is our open folder. What lies in it is reached by the folder's handle only, so that nothing can be swapped underneath.
+// folder is our open folder. What lies in it is reached by the folder's handle only, so that nothing can be swapped
+// underneath.
 type folder struct {
 	root *os.Root
 	path string
@@ -57,8 +58,8 @@ func makeFolder(path string) error {
 	return os.Chmod(path, 0o700) // the umask may have taken something away
 }
 
-// vetFolder returns why an open folder is not ours alone, nil if it is. OpenRoot follows a symbolic link: what it opened must
-// be what was looked at before.
+// vetFolder returns why an open folder is not ours alone, nil if it is. OpenRoot follows a symbolic link: what it
+// opened must be what was looked at before.
 func vetFolder(root *os.Root, named fs.FileInfo, path string) error {
 	opened, err := root.Stat(".")
 	switch {
@@ -98,8 +99,8 @@ type unfitError struct {
 func (e *unfitError) Error() string { return e.reason.Error() }
 func (e *unfitError) Unwrap() error { return e.reason }
 
-// read returns what a file holds, and the file that was read. The error is fs.ErrNotExist, or an *unfitError for a file that is not
-// ours alone, or too large.
+// read returns what a file holds, and the file that was read. The error is fs.ErrNotExist, or an *unfitError for a file
+// that is not ours alone, or too large.
 func (f *folder) read(name string) ([]byte, fs.FileInfo, error) {
 	named, err := f.root.Lstat(name)
 	if err != nil {

@@ -93,5 +93,10 @@ func (r record) binding(alias string) (*mtls.Binding, error) {
 	if err != nil {
 		return nil, fmt.Errorf("its key: %w", err)
 	}
-	return mtls.NewBinding(leaf, &key{device: newDevice(r.Device), wrapped: wrapped}, r.Endpoint, strings.ToLower(r.ClientID))
+	return mtls.NewBinding(
+		leaf,
+		&key{device: newDevice(r.Device), wrapped: wrapped},
+		r.Endpoint,
+		strings.ToLower(r.ClientID),
+	)
 }

@@ -7,8 +7,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Whatever lies in the folder: what is read as a record is one that was written, to the byte that counts, and what comes of it is a
-// binding of this alias.
+// Whatever lies in the folder: what is read as a record is one that was written, to the byte that counts, and what
+// comes of it is a binding of this alias.
 func FuzzRecord(f *testing.F) {
 	k := unloadable()
 	b, err := newAuthority(f).binding(k, someTime, someTime.Add(7*day))

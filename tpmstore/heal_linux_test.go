@@ -114,8 +114,8 @@ func (m *machine) stored() string {
 	return thumbprint
 }
 
-// A binding outlives its process and the machine's reboot, without a mint. When the TPM was wiped the next process heals: the dead
-// one is gone from the folder, for one mint.
+// A binding outlives its process and the machine's reboot, without a mint. When the TPM was wiped the next process
+// heals: the dead one is gone from the folder, for one mint.
 func TestSecondProcess(t *testing.T) {
 	m := newMachine(t, imdstest.Options{})
 	m.anotherProcess()
@@ -230,7 +230,11 @@ func TestTPMIsDemanded(t *testing.T) {
 	require.NoError(t, err)
 	defer cred.Close()
 	err = getToken(t.Context(), cred)
-	require.ErrorContains(t, err, `strength software where MinBindingStrength demands TPM (no TPM key from "/dev/nonexistent"`)
+	require.ErrorContains(
+		t,
+		err,
+		`strength software where MinBindingStrength demands TPM (no TPM key from "/dev/nonexistent"`,
+	)
 	require.ErrorContains(t, err, "--device /dev/nonexistent")
 	require.Zero(t, m.server.Counts().Metadata)
 }

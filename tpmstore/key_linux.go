@@ -31,8 +31,9 @@ func (*key) SupportedSignatureAlgorithms() []tls.SignatureScheme {
 	return []tls.SignatureScheme{tls.PSSWithSHA256, tls.PKCS1WithSHA256}
 }
 
-// Sign signs a SHA-256, SHA-384 or SHA-512 digest, with RSASSA-PSS if opts is an *rsa.PSSOptions, else with PKCS #1 v1.5. The
-// salt is as long as the hash. Randomness is the TPM's own. An error wraps [mtls.ErrKeyNotNow] unless the key is dead.
+// Sign signs a SHA-256, SHA-384 or SHA-512 digest, with RSASSA-PSS if opts is an *rsa.PSSOptions, else with PKCS #1
+// v1.5. The salt is as long as the hash. Randomness is the TPM's own. An error wraps [mtls.ErrKeyNotNow] unless the key
+// is dead.
 func (k *key) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
 	p, err := paddingOf(digest, opts)
 	if err != nil {
@@ -58,8 +59,8 @@ func (k *key) sign(ctx context.Context, digest []byte, p padding) ([]byte, error
 	return signature, nil
 }
 
-// prove returns why the key cannot be used: errDead, or any other error for now. It loads the key, which takes the TPM far less
-// time than a signature.
+// prove returns why the key cannot be used: errDead, or any other error for now. It loads the key, which takes the TPM
+// far less time than a signature.
 func (k *key) prove(ctx context.Context) error {
 	_, err := use(ctx, k.device, func(s *session) (any, error) {
 		loaded, err := k.wrapped.load(s)

@@ -188,7 +188,8 @@ func TestBusyTPMIsAskedAgain(t *testing.T) {
 	require.Empty(t, handles(t, tpm.Socket, firstTransient))
 }
 
-// Whatever the TPM, or what stands in its place, does: the error is clear, comes in time, and does not call the key dead.
+// Whatever the TPM, or what stands in its place, does: the error is clear, comes in time, and does not call the key
+// dead.
 func TestTPMFails(t *testing.T) {
 	for name, test := range map[string]struct {
 		set  func(*proxy)

@@ -15,7 +15,8 @@ import (
 // keyFile is where the key is kept, in our folder.
 const keyFile = "key.pem"
 
-// tpmShare is how long the TPM may take to give a key: some take half a minute to make one. A software key takes its place then.
+// tpmShare is how long the TPM may take to give a key: some take half a minute to make one. A software key takes its
+// place then.
 const tpmShare = 40 * time.Second
 
 // Key returns a key of the TPM. If that cannot be had it returns a key in memory, which tells why by a method
@@ -44,8 +45,8 @@ type softwareKey struct {
 // PassedOver returns why the TPM gave no key.
 func (k softwareKey) PassedOver() []mtls.PassedOver { return k.passedOver }
 
-// Choose tells which strength the key would have that Key would return, and why one of the TPM would be passed over. Where there is
-// no key yet, or a dead one, the TPM makes one that nobody keeps.
+// Choose tells which strength the key would have that Key would return, and why one of the TPM would be passed over.
+// Where there is no key yet, or a dead one, the TPM makes one that nobody keeps.
 func (k Keys) Choose(ctx context.Context) (mtls.BindingStrength, []mtls.PassedOver, error) {
 	_, err := k.ofTPM(ctx, k.diagnose)
 	switch {
@@ -95,7 +96,8 @@ func (k Keys) obtain(ctx context.Context, d *device) (*key, error) {
 // keyTurn is the file whose lock a process has that makes a key: the folder's own is for what takes milliseconds.
 const keyTurn = "key.lock"
 
-// keyTurnWait is how long a process waits for another one to make a key. Then it goes ahead: what it makes is of no less use.
+// keyTurnWait is how long a process waits for another one to make a key. Then it goes ahead: what it makes is of no
+// less use.
 const keyTurnWait = 20 * time.Second
 
 // inTurn runs the action while no other process makes a key, or without its turn when that takes too long.

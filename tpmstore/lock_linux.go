@@ -16,9 +16,9 @@ const lockWait = 300 * time.Millisecond
 
 var errBusy = errors.New("tpmstore: another process holds the lock")
 
-// locked runs the action while no other process, or goroutine, changes the folder. It returns errBusy, without having run the
-// action, when that takes too long. The lock is on the folder itself, so there is no file whose deletion would make two holders;
-// it goes with the process that holds it.
+// locked runs the action while no other process, or goroutine, changes the folder. It returns errBusy, without having
+// run the action, when that takes too long. The lock is on the folder itself, so there is no file whose deletion would
+// make two holders; it goes with the process that holds it.
 func (f *folder) locked(ctx context.Context, wait time.Duration, action func() error) error {
 	dir, err := f.root.Open(".")
 	if err != nil {

@@ -16,7 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// OpenSSL's tpm2 provider signs, and requests certificates, with our key file as it is; and its own key file is one for us.
+// OpenSSL's tpm2 provider signs, and requests certificates, with our key file as it is; and its own key file is one for
+// us.
 func TestOpenSSL(t *testing.T) {
 	tpm := startTPM(t)
 	providers, _ := filepath.Glob("/usr/lib/*/ossl-modules/tpm2.so")
@@ -70,7 +71,12 @@ func TestOpenSSL(t *testing.T) {
 	require.NoError(t, signs(k))
 	require.NoError(t, tpm.Wipe())
 	require.ErrorIs(t, signs(k), errDead)
-	require.ErrorIs(t, signs(&key{newDevice(tpm.Socket), theirs}), mtls.ErrKeyNotNow, "its file does not say below what it was made")
+	require.ErrorIs(
+		t,
+		signs(&key{newDevice(tpm.Socket), theirs}),
+		mtls.ErrKeyNotNow,
+		"its file does not say below what it was made",
+	)
 }
 
 func freePort(t *testing.T) int {

@@ -57,7 +57,8 @@ func (p padding) scheme() tpm2.TPMTSigScheme {
 	}
 }
 
-// verify returns why a signature is not the key's. A TPM that forgot the key may sign with another one that got its handle.
+// verify returns why a signature is not the key's. A TPM that forgot the key may sign with another one that got its
+// handle.
 func (p padding) verify(key *rsa.PublicKey, digest, signature []byte) error {
 	if !p.pss {
 		return rsa.VerifyPKCS1v15(key, p.hash, digest, signature)

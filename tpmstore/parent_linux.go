@@ -8,11 +8,13 @@ import (
 	"github.com/google/go-tpm/tpm2"
 )
 
-// persistentSRK is where a TPM keeps its storage root key, if it keeps one (TCG TPM v2.0 Provisioning Guidance, section 7.5.1).
+// persistentSRK is where a TPM keeps its storage root key, if it keeps one (TCG TPM v2.0 Provisioning Guidance, section
+// 7.5.1).
 const persistentSRK = tpm2.TPMHandle(0x81000001)
 
-// storageRootTemplate is H-2 of the TCG's "EK Credential Profile" and what the "TSS2 PRIVATE KEY" form means by a hierarchy as
-// parent: on P-256, with an empty unique field. go-tpm's ECCSRKTemplate fills that with zeros, which makes another key.
+// storageRootTemplate is H-2 of the TCG's "EK Credential Profile" and what the "TSS2 PRIVATE KEY" form means by a
+// hierarchy as parent: on P-256, with an empty unique field. go-tpm's ECCSRKTemplate fills that with zeros, which makes
+// another key.
 func storageRootTemplate() tpm2.TPM2BPublic {
 	template := tpm2.ECCSRKTemplate
 	template.Unique = tpm2.NewTPMUPublicID(tpm2.TPMAlgECC, &tpm2.TPMSECCPoint{})
@@ -32,8 +34,8 @@ func emptyAuth(handle tpm2.TPMHandle, name []byte) tpm2.AuthHandle {
 	return tpm2.AuthHandle{Handle: handle, Name: tpm2.TPM2BName{Buffer: name}, Auth: tpm2.PasswordAuth(nil)}
 }
 
-// flush removes the key from the TPM's memory, if it does not live there for good. Where it fails the connection is lost, and the
-// resource manager does it.
+// flush removes the key from the TPM's memory, if it does not live there for good. Where it fails the connection is
+// lost, and the resource manager does it.
 func (p *parent) flush(s *session) {
 	if p.transient {
 		flush(s, p.handle)

@@ -25,7 +25,8 @@ func basePlace(option string) (string, error) {
 	if option != "" {
 		return filepath.Abs(option)
 	}
-	// systemd separates several by colons: https://www.freedesktop.org/software/systemd/man/systemd.exec.html#StateDirectory=
+	// systemd separates several by colons:
+	// https://www.freedesktop.org/software/systemd/man/systemd.exec.html#StateDirectory=
 	first, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":")
 	// One that is not absolute is ignored: https://specifications.freedesktop.org/basedir-spec/latest/
 	for _, dir := range []string{first, os.Getenv("XDG_STATE_HOME")} {
@@ -42,7 +43,8 @@ func basePlace(option string) (string, error) {
 var errNoPlace = errors.New("tpmstore: there is no place for a folder: set Folder, $STATE_DIRECTORY " +
 	"(StateDirectory= in a systemd unit), $XDG_STATE_HOME or $HOME")
 
-// vetAbove returns why the way to our folder cannot be trusted: a symbolic link on it is another user's, and not root's.
+// vetAbove returns why the way to our folder cannot be trusted: a symbolic link on it is another user's, and not
+// root's.
 func vetAbove(path string) error {
 	for dir := filepath.Dir(path); dir != "/"; dir = filepath.Dir(dir) {
 		info, err := os.Lstat(dir)

@@ -171,7 +171,12 @@ func TestKilledWhileSaving(t *testing.T) {
 		})
 	}
 	all.Wait()
-	t.Logf("%d processes killed in %s, %d with a file half written", killings, time.Since(begin).Round(time.Millisecond), torn.Load())
+	t.Logf(
+		"%d processes killed in %s, %d with a file half written",
+		killings,
+		time.Since(begin).Round(time.Millisecond),
+		torn.Load(),
+	)
 	require.NotZero(t, torn.Load(), "some were killed at work")
 }
 
@@ -217,8 +222,8 @@ func killOnce(s *shelf, last *int64, torn *atomic.Int64) bool {
 
 const stressRounds, stressProcesses = 500, 4
 
-// Processes that save, load and delete at once, under aliases of their own and one that they share, find what they saved and
-// nothing that they deleted, and harm nobody else's.
+// Processes that save, load and delete at once, under aliases of their own and one that they share, find what they
+// saved and nothing that they deleted, and harm nobody else's.
 func TestStressOfProcesses(t *testing.T) {
 	s := newShelf(t)
 	s.inMemory()

@@ -172,8 +172,8 @@ func refusing(which tpm2.TPMCC, code tpm2.TPMRC, times int) func(tpm2.TPMCC, []b
 	}
 }
 
-// impersonate makes a proxy answer for a TPM that signs RSASSA-PSS with a salt of its own choice: the public key that the TPM makes
-// is exchanged for one in software, which then signs.
+// impersonate makes a proxy answer for a TPM that signs RSASSA-PSS with a salt of its own choice: the public key that
+// the TPM makes is exchanged for one in software, which then signs.
 func impersonate(software mtls.Key, salt int) (
 	answer func(tpm2.TPMCC, []byte) ([]byte, bool), edit func(tpm2.TPMCC, []byte) []byte,
 ) {

@@ -9,7 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Reachable returns why this process cannot reach the TPM, and what can be done about it; nil if it can. It sends no command.
+// Reachable returns why this process cannot reach the TPM, and what can be done about it; nil if it can. It sends no
+// command.
 func (k Keys) Reachable() error { return newDevice(k.Device).reachable() }
 
 func (d *device) reachable() error {
@@ -40,7 +41,11 @@ func (d *device) reachable() error {
 func explain(path string, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%w: there is no such TPM; a virtual machine needs a vTPM (Trusted Launch), a container --device %s", err, path)
+		return fmt.Errorf(
+			"%w: there is no such TPM; a virtual machine needs a vTPM (Trusted Launch), a container --device %s",
+			err,
+			path,
+		)
 	case errors.Is(err, unix.EACCES):
 		return fmt.Errorf("%w: add the user to the group that owns the device (tss)", err)
 	case errors.Is(err, unix.EPERM):

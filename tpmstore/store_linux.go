@@ -11,14 +11,15 @@ import (
 	"github.com/azmtls/azmtls/mtls"
 )
 
-// Load returns the binding of the alias or [mtls.ErrNotFound]: more than 24 hours must be left of it, its token window must be open
-// and the TPM must know its key. One whose key is dead, since the TPM was cleared for instance, is deleted. While the TPM
-// cannot be used the binding stays, and the error says why it is not given out.
+// Load returns the binding of the alias or [mtls.ErrNotFound]: more than 24 hours must be left of it, its token window
+// must be open and the TPM must know its key. One whose key is dead, since the TPM was cleared for instance, is
+// deleted. While the TPM cannot be used the binding stays, and the error says why it is not given out.
 func (s Store) Load(ctx context.Context, alias string) (*mtls.Binding, error) {
 	return s.files().load(ctx, alias)
 }
 
-// Save keeps the binding under the alias, unless a newer one is there that can be used. An expired one of the alias is deleted.
+// Save keeps the binding under the alias, unless a newer one is there that can be used. An expired one of the alias is
+// deleted.
 func (s Store) Save(ctx context.Context, alias string, b *mtls.Binding) error {
 	return s.files().save(ctx, alias, b)
 }
@@ -199,7 +200,8 @@ func (f *folder) report(ctx context.Context, alias string, unfit *unfitError, as
 		f.path, name, eventlog.Mask(alias), unfit.reason, outcome)
 }
 
-// discard deletes the file of a binding whose key is dead. That it fails does no harm but to the next who comes upon it.
+// discard deletes the file of a binding whose key is dead. That it fails does no harm but to the next who comes upon
+// it.
 func (f *folder) discard(ctx context.Context, alias string, seen fs.FileInfo, reason error) {
 	name := fileName(alias)
 	err := f.locked(ctx, lockWait, func() error {

@@ -20,8 +20,8 @@ func verdict(err error) error {
 	return fmt.Errorf("%w: %w", mtls.ErrKeyNotNow, err)
 }
 
-// verdictOfLoad marks what a TPM answered when it was to load a key below its own parent. The other answers that it has for a key
-// that is good are for now only: TPM 2.0 Library, part 3, section 12.2.
+// verdictOfLoad marks what a TPM answered when it was to load a key below its own parent. The other answers that it has
+// for a key that is good are for now only: TPM 2.0 Library, part 3, section 12.2.
 func verdictOfLoad(err error, w wrapped) error {
 	if err == nil {
 		return nil

@@ -27,8 +27,8 @@ type wrapped struct {
 	key         *rsa.PublicKey
 }
 
-// In a file a key is "TSS2 PRIVATE KEY", which OpenSSL's tpm2 provider and others read. Lines before it, which they ignore,
-// say what tells a cleared TPM from a damaged file.
+// In a file a key is "TSS2 PRIVATE KEY", which OpenSSL's tpm2 provider and others read. Lines before it, which they
+// ignore, say what tells a cleared TPM from a damaged file.
 //
 // https://www.hansenpartnership.com/draft-bottomley-tpm2-keys.html
 const (

@@ -16,8 +16,8 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// attestationMargin is what must be left of an attestation token: the certificate request that carries it may be sent several
-// times.
+// attestationMargin is what must be left of an attestation token: the certificate request that carries it may be sent
+// several times.
 const attestationMargin = 5 * time.Minute
 
 // attestor is what a KeyGuardAttestation works with.
@@ -41,9 +41,10 @@ type attestationToken struct {
 	expires time.Time
 }
 
-// Attest returns the attestation service's JWT for a KeyGuard key of [Keys]: the one it has, if that is good for five more
-// minutes and a fresh one is not asked for. Callers who want the same one share a call. For a key of another strength, and when
-// the library is not installed, gives no token or one that is not good for that long, there is an error.
+// Attest returns the attestation service's JWT for a KeyGuard key of [Keys]: the one it has, if that is good for five
+// more minutes and a fresh one is not asked for. Callers who want the same one share a call. For a key of another
+// strength, and when the library is not installed, gives no token or one that is not good for that long, there is an
+// error.
 func (a *KeyGuardAttestation) Attest(ctx context.Context, request mtls.AttestationRequest) (string, error) {
 	k, ok := request.Key.(*key)
 	if !ok {

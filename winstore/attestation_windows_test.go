@@ -37,7 +37,8 @@ func guardedKey(t *testing.T) *key {
 }
 
 func attestationJWT(t *testing.T, expires time.Time) string {
-	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"exp": expires.Unix()}).SignedString([]byte("a key of nobody"))
+	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"exp": expires.Unix()}).
+		SignedString([]byte("a key of nobody"))
 	require.NoError(t, err)
 	return token
 }

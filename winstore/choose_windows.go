@@ -7,8 +7,8 @@ import (
 	"github.com/azmtls/azmtls/mtls"
 )
 
-// Choose tells which strength the key would have that Key would return, and why stronger ones would be passed over. Nothing is
-// changed: where there is no key, or a dead one, a key without a name is made, which goes with its handle.
+// Choose tells which strength the key would have that Key would return, and why stronger ones would be passed over.
+// Nothing is changed: where there is no key, or a dead one, a key without a name is made, which goes with its handle.
 func (Keys) Choose(ctx context.Context) (mtls.BindingStrength, []mtls.PassedOver, error) {
 	return diagnose(ctx, ncrypt{})
 }

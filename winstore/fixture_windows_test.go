@@ -40,7 +40,11 @@ func newCAPIKey(name string) (*key, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newKey(native, mtls.StrengthSoftware, container{provider: capiProvider, name: name, providerType: windows.PROV_RSA_AES, keySpec: native.spec})
+	return newKey(
+		native,
+		mtls.StrengthSoftware,
+		container{provider: capiProvider, name: name, providerType: windows.PROV_RSA_AES, keySpec: native.spec},
+	)
 }
 
 func generateCAPIKey(name, provider string, providerType uint32, bits uintptr) (*capiKey, error) {
@@ -62,7 +66,13 @@ func generateCAPIKey(name, provider string, providerType uint32, bits uintptr) (
 }
 
 func acquireContext(name, provider string, providerType, flags uint32) (opened windows.Handle, err error) {
-	err = windows.CryptAcquireContext(&opened, windows.StringToUTF16Ptr(name), windows.StringToUTF16Ptr(provider), providerType, flags)
+	err = windows.CryptAcquireContext(
+		&opened,
+		windows.StringToUTF16Ptr(name),
+		windows.StringToUTF16Ptr(provider),
+		providerType,
+		flags,
+	)
 	return opened, failed("CryptAcquireContext", err)
 }
 
@@ -78,17 +88,33 @@ type testAuthority struct {
 
 func newTestAuthority() (testAuthority, error) {
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	return testAuthority{&x509.Certificate{Subject: pkix.Name{CommonName: "managedidentitysnissuer.login.microsoft.com"}, SerialNumber: big.NewInt(1)}, k}, err
+	return testAuthority{
+		&x509.Certificate{
+			Subject:      pkix.Name{CommonName: "managedidentitysnissuer.login.microsoft.com"},
+			SerialNumber: big.NewInt(1),
+		},
+		k,
+	}, err
 }
 
 const clientID = "d3adb33f-c0de-4ad0-8c0d-3adb33fc0de0"
 
 // issue returns a certificate for a key.
-func (a testAuthority) issue(public crypto.PublicKey, commonName string, notAfter time.Time, extensions ...pkix.Extension) (*x509.Certificate, error) {
+func (a testAuthority) issue(
+	public crypto.PublicKey,
+	commonName string,
+	notAfter time.Time,
+	extensions ...pkix.Extension,
+) (*x509.Certificate, error) {
 	return a.issueFrom(public, commonName, notAfter.Add(-30*24*time.Hour), notAfter, extensions...)
 }
 
-func (a testAuthority) issueFrom(public crypto.PublicKey, commonName string, notBefore, notAfter time.Time, extensions ...pkix.Extension) (*x509.Certificate, error) {
+func (a testAuthority) issueFrom(
+	public crypto.PublicKey,
+	commonName string,
+	notBefore, notAfter time.Time,
+	extensions ...pkix.Extension,
+) (*x509.Certificate, error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 100))
 	if err != nil {
 		return nil, err
@@ -130,7 +156,12 @@ func (f *fixture) newAlias(alias string) string {
 }
 
 // certificate returns one of the authority's.
-func (f *fixture) certificate(public crypto.PublicKey, commonName string, lifetime time.Duration, extensions ...pkix.Extension) *x509.Certificate {
+func (f *fixture) certificate(
+	public crypto.PublicKey,
+	commonName string,
+	lifetime time.Duration,
+	extensions ...pkix.Extension,
+) *x509.Certificate {
 	leaf, err := f.authority.issue(public, commonName, f.now.Add(lifetime), extensions...)
 	require.NoError(f, err)
 	return leaf

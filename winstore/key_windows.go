@@ -107,9 +107,9 @@ func (k *key) SupportedSignatureAlgorithms() []tls.SignatureScheme {
 	return append([]tls.SignatureScheme{tls.PSSWithSHA256, tls.PSSWithSHA384, tls.PSSWithSHA512}, pkcs1...)
 }
 
-// Sign signs a SHA-256, SHA-384 or SHA-512 digest, with RSASSA-PSS if opts is an *rsa.PSSOptions, else with PKCS #1 v1.5.
-// The randomness is the provider's own. The error is [mtls.ErrKeyNotNow] unless Windows says that the key is dead or gone, or that
-// this handle is: then it takes another binding, whose key is opened anew.
+// Sign signs a SHA-256, SHA-384 or SHA-512 digest, with RSASSA-PSS if opts is an *rsa.PSSOptions, else with PKCS #1
+// v1.5. The randomness is the provider's own. The error is [mtls.ErrKeyNotNow] unless Windows says that the key is dead
+// or gone, or that this handle is: then it takes another binding, whose key is opened anew.
 func (k *key) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
 	p, err := k.padding(digest, opts)
 	if err != nil {

@@ -189,8 +189,8 @@ func TestDeadKeyIsClosed(t *testing.T) {
 	require.Zero(t, storage.handles())
 }
 
-// Where Windows does not say that the key is dead or gone, it may sign in a moment. A handle that broke is not waited for: the next
-// binding opens the key anew.
+// Where Windows does not say that the key is dead or gone, it may sign in a moment. A handle that broke is not waited
+// for: the next binding opens the key anew.
 func TestSignSaysNotNow(t *testing.T) {
 	storage := &fakeStorage{}
 	native, err := storage.create(softwareProvider, "k", 0)

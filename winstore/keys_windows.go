@@ -59,8 +59,8 @@ func strongest(ctx context.Context, storage keyStorage) (mtls.Key, []mtls.Passed
 	return k, passedOver, err
 }
 
-// firstOf calls try for one tier after the other, the strongest first, until it fails no more. It returns why it failed before.
-// The error says that the time was up.
+// firstOf calls try for one tier after the other, the strongest first, until it fails no more. It returns why it failed
+// before. The error says that the time was up.
 func firstOf(ctx context.Context, try func(tier) error) (passedOver []mtls.PassedOver, err error) {
 	for _, t := range []tier{keyGuard, tpm, software} {
 		if err := ctx.Err(); err != nil {

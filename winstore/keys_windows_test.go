@@ -167,8 +167,8 @@ var (
 	}
 )
 
-// A key is replaced when it is known to be dead, never because it cannot be reached now: certificates depend on it. The diagnosis
-// tells the one from the other.
+// A key is replaced when it is known to be dead, never because it cannot be reached now: certificates depend on it. The
+// diagnosis tells the one from the other.
 func TestKeyIsKeptThroughTrouble(t *testing.T) {
 	name := keyGuard.name
 	where := map[string]func(*fakeStorage, error){

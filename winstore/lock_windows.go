@@ -17,9 +17,9 @@ const lockWait = 300 * time.Millisecond
 
 var errBusy = errors.New("winstore: another process holds the lock")
 
-// withLock runs the action while no other process, or goroutine, does so under one of these names; the first that may be used
-// counts, and those that another user made do not. It returns errBusy, without having run the action, when the lock does not come
-// free in time. A holder that died leaves the lock to the next.
+// withLock runs the action while no other process, or goroutine, does so under one of these names; the first that may
+// be used counts, and those that another user made do not. It returns errBusy, without having run the action, when the
+// lock does not come free in time. A holder that died leaves the lock to the next.
 func withLock(names []string, wait time.Duration, action func() error) error {
 	runtime.LockOSThread() // a mutex belongs to a thread
 	defer runtime.UnlockOSThread()
@@ -38,9 +38,9 @@ func withLock(names []string, wait time.Duration, action func() error) error {
 	return action()
 }
 
-// inTurn runs the action while no other process of this user is in its turn of that name. It returns errBusy, without having run
-// the action, when its turn does not come in time. Where there is no mutex to be had, it goes ahead: one of another user guards
-// nothing of this one's.
+// inTurn runs the action while no other process of this user is in its turn of that name. It returns errBusy, without
+// having run the action, when its turn does not come in time. Where there is no mutex to be had, it goes ahead: one of
+// another user guards nothing of this one's.
 func inTurn(name string, wait time.Duration, action func() error) error {
 	ran := false
 	names, err := ownNames(name)
@@ -103,8 +103,8 @@ func currentUser() (*windows.SID, error) {
 	return token.User.Sid, nil
 }
 
-// ownedBy has an object be the user's, who may use it whether elevated or not. By default it would belong to the administrators if
-// one of them makes it, and be denied to the same user without their rights.
+// ownedBy has an object be the user's, who may use it whether elevated or not. By default it would belong to the
+// administrators if one of them makes it, and be denied to the same user without their rights.
 func ownedBy(user *windows.SID) (*windows.SecurityAttributes, error) {
 	sddl := fmt.Sprintf("O:%[1]sD:P(A;;GA;;;%[1]s)(A;;GA;;;SY)(A;;GA;;;BA)", user)
 	descriptor, err := windows.SecurityDescriptorFromString(sddl)

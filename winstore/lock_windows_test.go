@@ -136,7 +136,8 @@ func TestLockFallsBackToSession(t *testing.T) {
 	require.ErrorIs(t, withLock([]string{denied}, lockWait, func() error { return nil }), windows.ERROR_ACCESS_DENIED)
 }
 
-// foreign makes a mutex of another user that is free for all, and held for good. Windows lets only few do that; Wine everybody.
+// foreign makes a mutex of another user that is free for all, and held for good. Windows lets only few do that; Wine
+// everybody.
 func foreign(t *testing.T, name string) {
 	descriptor, err := windows.SecurityDescriptorFromString("O:S-1-5-21-1-2-3-1001D:(A;;GA;;;WD)")
 	require.NoError(t, err)
@@ -182,7 +183,8 @@ func TestLockOfAnotherUser(t *testing.T) {
 	require.Equal(t, 2, ran, "what guards nothing of ours is not waited for")
 }
 
-// Our own mutexes are one per user, who owns them: two users of a machine never wait for each other. MSAL's keep the name that all know.
+// Our own mutexes are one per user, who owns them: two users of a machine never wait for each other. MSAL's keep the
+// name that all know.
 func TestLockNames(t *testing.T) {
 	user, err := currentUser()
 	require.NoError(t, err)

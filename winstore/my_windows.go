@@ -38,9 +38,9 @@ func openMy(flags uint32) (*my, error) {
 
 func (m *my) close() { _ = windows.CertCloseStore(m.store, 0) }
 
-// One process of a user at a time reads or changes the store, whatever the alias. Who opens the store gets a copy of it: one that
-// lacks an entry, if another process deletes one meanwhile, and Wine writes it back as a whole, with what another process has
-// deleted. Each turn takes some milliseconds.
+// One process of a user at a time reads or changes the store, whatever the alias. Who opens the store gets a copy of
+// it: one that lacks an entry, if another process deletes one meanwhile, and Wine writes it back as a whole, with what
+// another process has deleted. Each turn takes some milliseconds.
 const (
 	turnName = "MY"
 	turnWait = time.Second

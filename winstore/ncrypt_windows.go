@@ -123,8 +123,8 @@ func openProvider(name string) (windows.Handle, error) {
 // ncryptKey is an NCRYPT_KEY_HANDLE.
 type ncryptKey struct{ handle windows.Handle }
 
-// finalize sets what must be known of a key before it is made: its size, that it cannot be exported, what it may be used for. Only
-// the properties of a key that is kept can be kept.
+// finalize sets what must be known of a key before it is made: its size, that it cannot be exported, what it may be
+// used for. Only the properties of a key that is kept can be kept.
 func (k *ncryptKey) finalize(usage uint32, kept bool) error {
 	var persist uint32
 	if kept {

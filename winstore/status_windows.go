@@ -59,8 +59,9 @@ func is[code windows.Handle | syscall.Errno](err error, codes ...code) bool {
 // https://learn.microsoft.com/windows/win32/api/ncrypt/nf-ncrypt-ncryptimportkey
 const nteVBSCannotDecryptKey windows.Handle = 0x8009003A
 
-// dead reports errors that say of a key that it is gone, or that it will never sign again. All others say nothing of it: the
-// provider, its service, the TPM or the user's profile may be back in a moment, and certificates depend on the key.
+// dead reports errors that say of a key that it is gone, or that it will never sign again. All others say nothing of
+// it: the provider, its service, the TPM or the user's profile may be back in a moment, and certificates depend on the
+// key.
 func dead(err error) bool {
 	return errors.Is(err, rsa.ErrVerification) || // it does sign, and wrongly
 		is(err, windows.ERROR_FILE_NOT_FOUND) ||

@@ -27,7 +27,8 @@ func (Store) Load(ctx context.Context, alias string) (*mtls.Binding, error) {
 	return load(ctx, alias, time.Now())
 }
 
-// Save stores a binding under the alias, unless Load would give another one that is there, and deletes the alias's expired ones.
+// Save stores a binding under the alias, unless Load would give another one that is there, and deletes the alias's
+// expired ones.
 func (Store) Save(ctx context.Context, alias string, b *mtls.Binding) error {
 	if err := ctx.Err(); err != nil {
 		return err

@@ -55,7 +55,8 @@ func TestSaveSkipsOlderAndEqual(t *testing.T) {
 	require.Equal(t, []string{newest.Thumbprint()}, f.stored(f.alias))
 }
 
-// One that looks better and cannot work is no reason not to store a fresh certificate: it would be the only one that works.
+// One that looks better and cannot work is no reason not to store a fresh certificate: it would be the only one that
+// works.
 func TestSaveBesideBadOnes(t *testing.T) {
 	otherKey := persistedKey(t)
 	for name, plant := range map[string]func(*fixture){
@@ -103,8 +104,8 @@ func TestLoadSkipsCommonNameThatIsNoGUID(t *testing.T) {
 	require.Len(t, f.stored(f.alias), 2, "it is not ours to delete: its key works")
 }
 
-// The endpoint of a stored certificate is where it is presented: it is checked like one that IMDS names. Both forms that IMDS gives
-// are taken; MSAL.NET stores them as they come.
+// The endpoint of a stored certificate is where it is presented: it is checked like one that IMDS names. Both forms
+// that IMDS gives are taken; MSAL.NET stores them as they come.
 func TestLoadChecksTheEndpoint(t *testing.T) {
 	for stored, want := range map[string]string{
 		"https://host/tenant":  "https://host/tenant",
@@ -227,7 +228,16 @@ func TestSaveRefusesKeyThatIsNotKept(t *testing.T) {
 func TestAliases(t *testing.T) {
 	f := newFixture(t)
 	id := uuid.NewString()
-	aliases := []string{id, id + "#att=0", id + "#att=1", strings.ToUpper(id), id + "=b=c", "ep=" + id, "Ünïcödé-身份-🔑-" + id, id + strings.Repeat("/very-long", 400)}
+	aliases := []string{
+		id,
+		id + "#att=0",
+		id + "#att=1",
+		strings.ToUpper(id),
+		id + "=b=c",
+		"ep=" + id,
+		"Ünïcödé-身份-🔑-" + id,
+		id + strings.Repeat("/very-long", 400),
+	}
 	bindings := map[string]string{}
 	for i, alias := range aliases {
 		b := f.bindingFor(time.Duration(3+i) * day)
@@ -345,10 +355,14 @@ func TestCanceled(t *testing.T) {
 func TestCacheOverStore(t *testing.T) {
 	f := newFixture(t)
 	mints := 0
-	source := mtls.Source{Alias: f.alias, Store: Store{}, Mint: func(context.Context, mtls.MintRequest) (*mtls.Binding, error) {
-		mints++
-		return f.bindingFor(9*day + time.Duration(mints)*time.Hour), nil
-	}}
+	source := mtls.Source{
+		Alias: f.alias,
+		Store: Store{},
+		Mint: func(context.Context, mtls.MintRequest) (*mtls.Binding, error) {
+			mints++
+			return f.bindingFor(9*day + time.Duration(mints)*time.Hour), nil
+		},
+	}
 	minted, err := new(mtls.Cache).GetOrMint(t.Context(), source)
 	require.NoError(t, err)
 	var next mtls.Cache

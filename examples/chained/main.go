@@ -1,5 +1,5 @@
-// Chained shows a chain of credentials that works on machines with IMDS v2, with IMDS v1 and on a developer's desk. For the first two
-// alone, ManagedIdentityCredential does more: see examples/managed.
+// Chained shows a chain of credentials that works on machines with IMDS v2, with IMDS v1 and on a developer's desk. For
+// the first two alone, ManagedIdentityCredential does more: see examples/managed.
 //
 //	go run ./examples/chained          # a machine with IMDS v2 is simulated: the first credential gets the token
 //	go run ./examples/chained -without # one without: the chain goes on to azidentity's credential, which asks IMDS v1
@@ -64,7 +64,8 @@ func run(ctx context.Context, azure, without bool) error {
 	if err != nil {
 		return err
 	}
-	// On a machine without IMDS v2 the chain goes on after at most 4 s. The credential that worked is the only one asked from then on.
+	// On a machine without IMDS v2 the chain goes on after at most 4 s. The credential that worked is the only one asked
+	// from then on.
 	chain, err := azidentity.NewChainedTokenCredential(
 		append([]azcore.TokenCredential{announced{v2, "IMDS v2"}, announced{v1, "IMDS v1"}}, last...), nil,
 	)

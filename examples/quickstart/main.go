@@ -113,8 +113,8 @@ func simulated(ctx context.Context, out *account) error {
 	return nil
 }
 
-// forget removes the certificate that an earlier run left in the store of the platform: it is good, but the simulator that
-// issued it is gone, and its token endpoint too. One whose key is gone goes by itself when it is looked at.
+// forget removes the certificate that an earlier run left in the store of the platform: it is good, but the simulator
+// that issued it is gone, and its token endpoint too. One whose key is gone goes by itself when it is looked at.
 func forget(ctx context.Context, out *account) error {
 	alias := string(identity) + "#att=0"
 	for _, store := range []mtls.Store{winstore.Store{}, tpmstore.Store{}} {

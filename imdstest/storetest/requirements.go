@@ -51,7 +51,11 @@ func whatIsSavedIsLoaded(f *fixture) {
 	signature, err := signer.Sign(rand.Reader, digest[:], crypto.SHA256)
 	check(f, err, "signing with the key that was loaded")
 	public := saved.Certificate.Leaf.PublicKey.(*rsa.PublicKey)
-	check(f, rsa.VerifyPKCS1v15(public, crypto.SHA256, digest[:], signature), "verifying that signature with the certificate")
+	check(
+		f,
+		rsa.VerifyPKCS1v15(public, crypto.SHA256, digest[:], signature),
+		"verifying that signature with the certificate",
+	)
 }
 
 func anotherProcessFindsIt(f *fixture) {
@@ -63,7 +67,8 @@ func anotherProcessFindsIt(f *fixture) {
 	f.holds(f.store, f.alias, nil, "another process deleted it")
 }
 
-// The newest is the one that began last, whichever was saved last: a process that was slow to save must not undo what another did.
+// The newest is the one that began last, whichever was saved last: a process that was slow to save must not undo what
+// another did.
 func theNewestWins(f *fixture) {
 	old, fresh := f.binding(3*day, 4*day), f.binding(time.Hour, 7*day)
 	f.save(f.alias, old)
@@ -151,7 +156,8 @@ func whatIsNoBindingIsRefused(f *fixture) {
 	}
 }
 
-// Goroutines with aliases of their own find what they saved, and with one that they share they find something that works.
+// Goroutines with aliases of their own find what they saved, and with one that they share they find something that
+// works.
 func manyAtOnce(f *fixture) {
 	const goroutines, rounds = 8, 10
 	bindings := make([]*mtls.Binding, goroutines)

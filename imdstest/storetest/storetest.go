@@ -14,7 +14,8 @@ import (
 
 // Subject is a store under test.
 type Subject struct {
-	// Open returns the store as a process finds it. Stores of several calls stand for several processes: they hold the same.
+	// Open returns the store as a process finds it. Stores of several calls stand for several processes: they hold the
+	// same.
 	Open func(t *testing.T) mtls.Store
 	// Key returns a key that the store can keep bindings of. Nil: any key will do, and one in memory is made.
 	Key func(t *testing.T) mtls.Key

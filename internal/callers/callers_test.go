@@ -14,7 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Each function of a transport that the caller can set fails as the caller's: by an error, by a panic, and not at all if it works.
+// Each function of a transport that the caller can set fails as the caller's: by an error, by a panic, and not at all
+// if it works.
 func TestGuardTransport(t *testing.T) {
 	failed := errors.New("no")
 	for name, test := range map[string]struct {

@@ -10,8 +10,8 @@ import (
 	"net/url"
 )
 
-// GuardTransport has the caller's own functions in a clone of a transport report their failures as theirs: as an *[Error], but for a
-// dialer, whose failures may be the network's.
+// GuardTransport has the caller's own functions in a clone of a transport report their failures as theirs: as an
+// *[Error], but for a dialer, whose failures may be the network's.
 func GuardTransport(h *http.Transport) {
 	if dial := h.DialContext; dial != nil {
 		h.DialContext = func(ctx context.Context, network, addr string) (conn net.Conn, err error) {

@@ -80,7 +80,8 @@ func (c *Clock) WithLimit(ctx context.Context, limit time.Duration) (limited con
 	return limited, func() { stop() }, func() { stop(); end(nil) }
 }
 
-// WithTimeout returns a context that ends after the limit as that of context.WithTimeout does, with a *LimitError as its cause.
+// WithTimeout returns a context that ends after the limit as that of context.WithTimeout does, with a *LimitError as
+// its cause.
 func (c *Clock) WithTimeout(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
 	if c != nil {
 		limited, _, cancel := c.WithLimit(ctx, limit)

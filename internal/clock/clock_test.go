@@ -176,8 +176,8 @@ func TestFakeAfterFunc(t *testing.T) {
 	})
 }
 
-// A context with a time-out ends as that of package context does, on either clock, and names its limit. Whoever ends it earlier
-// cancels it.
+// A context with a time-out ends as that of package context does, on either clock, and names its limit. Whoever ends it
+// earlier cancels it.
 func TestWithTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := clock.NewFake(noon)

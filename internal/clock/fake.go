@@ -141,8 +141,8 @@ func (f *Fake) wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// exceeding is a context whose limit exceeds its deadline, as that of context.WithTimeout does. It tells no deadline: package net
-// would compare that with the real time.
+// exceeding is a context whose limit exceeds its deadline, as that of context.WithTimeout does. It tells no deadline:
+// package net would compare that with the real time.
 type exceeding struct{ context.Context }
 
 // Err returns context.DeadlineExceeded after the limit.

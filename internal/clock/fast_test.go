@@ -9,7 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A reading of the real clock is good for a tenth of a second and no longer, whether somebody asks all the time or once a day.
+// A reading of the real clock is good for a tenth of a second and no longer, whether somebody asks all the time or once
+// a day.
 func TestFastIsNeverFarBehind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var f clock.Fast

@@ -1,5 +1,5 @@
-// Package endpoint holds the addresses that a service or a store names to rules: a certificate is presented to what they name, or an
-// attestation asked of it.
+// Package endpoint holds the addresses that a service or a store names to rules: a certificate is presented to what
+// they name, or an attestation asked of it.
 package endpoint
 
 import (
@@ -9,8 +9,9 @@ import (
 	"strings"
 )
 
-// Check returns the endpoint as a URL without a trailing slash: https with a host, and neither userinfo, query nor fragment. A bare
-// host counts as https, since the field has both forms. The error says what is wrong and does not repeat the endpoint.
+// Check returns the endpoint as a URL without a trailing slash: https with a host, and neither userinfo, query nor
+// fragment. A bare host counts as https, since the field has both forms. The error says what is wrong and does not
+// repeat the endpoint.
 func Check(endpoint string) (string, error) {
 	if !strings.Contains(endpoint, "://") {
 		endpoint = "https://" + endpoint

@@ -9,7 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What IMDS and a store name is where the certificate goes: both forms of the field are taken, and nothing that leads elsewhere.
+// What IMDS and a store name is where the certificate goes: both forms of the field are taken, and nothing that leads
+// elsewhere.
 func TestCheck(t *testing.T) {
 	for given, want := range map[string]string{
 		"https://mtlsauth.microsoft.com":            "https://mtlsauth.microsoft.com",

@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// There is no token without its checks: it has a value, is of the type that was asked for, and its times make sense. An error
-// quotes no more of the answer than a type: there may be a token in it.
+// There is no token without its checks: it has a value, is of the type that was asked for, and its times make sense. An
+// error quotes no more of the answer than a type: there may be a token in it.
 func FuzzParseToken(f *testing.F) {
 	for _, seed := range []string{
 		`{"token_type":"mtls_pop","expires_in":3599,"refresh_in":1800,"access_token":"secret"}`,
@@ -36,7 +36,8 @@ func FuzzParseToken(f *testing.F) {
 	})
 }
 
-// Merged claims are a JSON object, with the capability if the client has it, and with whatever else the challenge asked for.
+// Merged claims are a JSON object, with the capability if the client has it, and with whatever else the challenge asked
+// for.
 func FuzzMergeClaims(f *testing.F) {
 	for _, seed := range []string{"", "{}", `{"access_token":{"nbf":{"essential":true}},"id_token":null}`, `{"access_token":5}`, "null"} {
 		f.Add(seed, true)

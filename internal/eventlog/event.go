@@ -79,7 +79,10 @@ var steps = map[Step]struct {
 	CameBack:       {Authentication, "IMDS v2 serves again"},
 	Minted:         {Binding, "minted binding {binding} of {alias}"},
 	MintFailed:     {Binding, "minting a binding of {alias} failed"},
-	Reissued:       {Binding, "IMDS issued the evicted certificate {binding} of {alias} again; it is asked to bypass its cache"},
+	Reissued: {
+		Binding,
+		"IMDS issued the evicted certificate {binding} of {alias} again; it is asked to bypass its cache",
+	},
 	Loaded:         {Binding, "loaded binding {binding} of {alias} from the store"},
 	LoadFailed:     {Binding, "no binding of {alias} taken from the store"},
 	SaveFailed:     {Binding, "saving binding {binding} of {alias} failed, it lives in memory only"},

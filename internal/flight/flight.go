@@ -33,13 +33,13 @@ type flight[V any] struct {
 	err     error
 }
 
-// Do returns the result of work, which all who ask for the key at the same time share. The work runs in a context of its own
-// that ends after the limit; a caller waits as long as ctx lets it, and the work goes on for those who come later. A panic of
-// the work is an error. The error of a caller who gave up is ctx.Err(), and says what it was that took so long: see [Enter]. Work
-// that does not heed the end of its context is left alone with what it does.
+// Do returns the result of work, which all who ask for the key at the same time share. The work runs in a context of
+// its own that ends after the limit; a caller waits as long as ctx lets it, and the work goes on for those who come
+// later. A panic of the work is an error. The error of a caller who gave up is ctx.Err(), and says what it was that
+// took so long: see [Enter]. Work that does not heed the end of its context is left alone with what it does.
 //
-// The events of the work are for the observer of the one who began it. They are told when it has landed, so that who hears of them
-// may ask for what the work is for.
+// The events of the work are for the observer of the one who began it. They are told when it has landed, so that who
+// hears of them may ask for what the work is for.
 func (g *Group[K, V]) Do(
 	ctx context.Context,
 	key K,
@@ -62,8 +62,8 @@ func (g *Group[K, V]) Do(
 	}
 }
 
-// Start begins the work in the background, unless it is under way already. Nobody waits for it until Do joins. Of ctx it has
-// nothing but the observer.
+// Start begins the work in the background, unless it is under way already. Nobody waits for it until Do joins. Of ctx
+// it has nothing but the observer.
 func (g *Group[K, V]) Start(ctx context.Context, key K, limit time.Duration, work func(context.Context) (V, error)) {
 	g.join(ctx, key, limit, work, 0)
 }
@@ -124,7 +124,8 @@ const grace = time.Second
 // errBrokenOff is the result of work that ended its goroutine (runtime.Goexit, as a test's FailNow does) and so returned none.
 var errBrokenOff = errors.New("the work ended its goroutine")
 
-// land gives the result to those who wait, who write the log. Who asks from now on has the work run anew. The first landing counts.
+// land gives the result to those who wait, who write the log. Who asks from now on has the work run anew. The first
+// landing counts.
 func (g *Group[K, V]) land(key K, f *flight[V], value V, err error) {
 	f.cancel()
 	g.mu.Lock()

@@ -185,8 +185,8 @@ func TestLimit(t *testing.T) {
 	})
 }
 
-// Work that does not heed the end of its context does not hold up those who wait for it, nor those who come later: they have it run
-// anew, and what it returns at last is nobody's.
+// Work that does not heed the end of its context does not hold up those who wait for it, nor those who come later: they
+// have it run anew, and what it returns at last is nobody's.
 func TestWorkThatDoesNotHeedItsLimit(t *testing.T) {
 	bubble(t, func(t *testing.T, g *flight.Group[string, int]) {
 		deaf, w := make(chan struct{}), newWork()
@@ -207,7 +207,8 @@ func TestWorkThatDoesNotHeedItsLimit(t *testing.T) {
 	})
 }
 
-// The limit is one of the Group's clock, as are those of what the work waits for; who waits is told which limit it was, and at what.
+// The limit is one of the Group's clock, as are those of what the work waits for; who waits is told which limit it was,
+// and at what.
 func TestLimitByAClock(t *testing.T) {
 	fake := clock.NewFake(time.Now())
 	for _, test := range []struct {
@@ -238,7 +239,8 @@ func TestLimitByAClock(t *testing.T) {
 	}
 }
 
-// Work that waits for another flight and is ended by its own limit knows what it waited for, and that its caller did not give up.
+// Work that waits for another flight and is ended by its own limit knows what it waited for, and that its caller did
+// not give up.
 func TestLimitWhileAnotherFlightIsWaitedFor(t *testing.T) {
 	bubble(t, func(t *testing.T, outer *flight.Group[string, int]) {
 		var inner flight.Group[string, int]

@@ -48,7 +48,8 @@ func Explain(ctx context.Context, err error) error {
 	return p.giveUp(late)
 }
 
-// await notes that the work in whose context another flight is waited for is in the stage of that flight; nil: it waits no more.
+// await notes that the work in whose context another flight is waited for is in the stage of that flight; nil: it waits
+// no more.
 func await(ctx context.Context, inner *progress) {
 	if p := progressOf(ctx); p != nil {
 		p.mu.Lock()

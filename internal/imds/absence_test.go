@@ -16,7 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Whatever answers in the place of IMDS is not IMDS, and a chain goes on at once: no try is repeated, no redirect followed.
+// Whatever answers in the place of IMDS is not IMDS, and a chain goes on at once: no try is repeated, no redirect
+// followed.
 func TestStrangers(t *testing.T) {
 	server := func(value ...string) http.Header { return http.Header{"Server": value} }
 	for name, a := range map[string]answer{

@@ -119,6 +119,6 @@ func isDefinite(err error) bool {
 	return failure.Is[malformedError](err) || failure.Is[redirectError](err) || bounded.IsTooLarge(err)
 }
 
-// IsRefusal reports whether an error says that IMDS v2 is there and definitely does not certify what it was asked to: the ordinary
-// case on a machine whose keys it does not take.
+// IsRefusal reports whether an error says that IMDS v2 is there and definitely does not certify what it was asked to:
+// the ordinary case on a machine whose keys it does not take.
 func IsRefusal(err error) bool { return failure.IsDefinite(err) && failure.Is[*Error](err) }

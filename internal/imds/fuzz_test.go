@@ -14,8 +14,16 @@ import (
 
 // Metadata that pass are what a certificate request can name, and lead to no address that was not checked.
 func FuzzMetadata(f *testing.F) {
-	f.Add([]byte(`{"clientId":"11111111-2222-3333-4444-555555555555","tenantId":"t.onmicrosoft.com","cuId":{"vmId":"x"},"attestationEndpoint":"a"}`))
-	f.Add([]byte(`{"clientId":"11111111-2222-3333-4444-555555555555","tenantId":"../x","cuId":{},"attestationEndpoint":"https://h#"}`))
+	f.Add(
+		[]byte(
+			`{"clientId":"11111111-2222-3333-4444-555555555555","tenantId":"t.onmicrosoft.com","cuId":{"vmId":"x"},"attestationEndpoint":"a"}`,
+		),
+	)
+	f.Add(
+		[]byte(
+			`{"clientId":"11111111-2222-3333-4444-555555555555","tenantId":"../x","cuId":{},"attestationEndpoint":"https://h#"}`,
+		),
+	)
 	f.Fuzz(func(t *testing.T, body []byte) {
 		var m Metadata
 		if json.Unmarshal(problem.WithoutBOM(body), &m) != nil || m.check() != nil {

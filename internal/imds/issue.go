@@ -13,8 +13,8 @@ import (
 	"github.com/azmtls/azmtls/internal/failure"
 )
 
-// Issue asks for the certificate of a request. The attestation token may be empty. With bypassCache IMDS is asked not to answer
-// with a certificate that it has issued before; one that does not know of that (400) is asked without.
+// Issue asks for the certificate of a request. The attestation token may be empty. With bypassCache IMDS is asked not
+// to answer with a certificate that it has issued before; one that does not know of that (400) is asked without.
 //
 // An error that asking again would repeat is marked as [failure.Definite]: a refusal, or an answer that cannot be used.
 func (c *Client) Issue(ctx context.Context, csr []byte, attestationToken string, bypassCache bool) (Issued, error) {

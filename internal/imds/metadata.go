@@ -10,8 +10,8 @@ import (
 	"github.com/azmtls/azmtls/internal/limits"
 )
 
-// Metadata asks what the machine and the identity are. The error is an *UnavailableError when there is no IMDS v2 here, or none that
-// is for this credential.
+// Metadata asks what the machine and the identity are. The error is an *UnavailableError when there is no IMDS v2 here,
+// or none that is for this credential.
 func (c *Client) Metadata(ctx context.Context) (Metadata, error) {
 	var m Metadata
 	req, err := c.request(ctx, http.MethodGet, metadataPath)
@@ -41,7 +41,8 @@ func (c *Client) Metadata(ctx context.Context) (Metadata, error) {
 	return m, nil
 }
 
-// firstRequest sends the request that finds out whether IMDS is there: it gives up early where nothing listens or has ever answered.
+// firstRequest sends the request that finds out whether IMDS is there: it gives up early where nothing listens or has
+// ever answered.
 func (c *Client) firstRequest(ctx context.Context, req *policy.Request) (*http.Response, error) {
 	limited, done, cancel := c.clock.WithLimit(ctx, limits.FirstAnswer)
 	defer cancel()

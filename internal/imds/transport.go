@@ -89,8 +89,8 @@ func (e redirectError) Error() string {
 // NonRetriable marks the error as final.
 func (redirectError) NonRetriable() {}
 
-// withoutRedirects returns the transporter to use, and what closes its idle connections if they are ours. IMDS is reached from the
-// machine itself: no proxy of an *http.Client is used.
+// withoutRedirects returns the transporter to use, and what closes its idle connections if they are ours. IMDS is
+// reached from the machine itself: no proxy of an *http.Client is used.
 func withoutRedirects(t policy.Transporter) (next policy.Transporter, closeIdle func()) {
 	refuse := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	switch t := t.(type) {

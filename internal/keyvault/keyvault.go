@@ -11,8 +11,9 @@ import (
 // Header makes the service ask for the certificate that the token is bound to.
 const Header = "x-ms-tokenboundauth"
 
-// IsHost reports whether a host is one of the service, which wants the Header: <name>.vault.<cloud> or <name>.managedhsm.<cloud>,
-// with a trailing dot or not. Clouds are many (azure.net, usgovcloudapi.net, azure.cn, sovcloud-api.fr …), and new ones come.
+// IsHost reports whether a host is one of the service, which wants the Header: <name>.vault.<cloud> or
+// <name>.managedhsm.<cloud>, with a trailing dot or not. Clouds are many (azure.net, usgovcloudapi.net, azure.cn,
+// sovcloud-api.fr …), and new ones come.
 func IsHost(host string) bool {
 	labels := strings.Split(strings.TrimSuffix(strings.ToLower(host), "."), ".")
 	if len(labels) < 3 || slices.Contains(labels, "") || strings.Contains(host, ":") {

@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Only hosts of the service, of every cloud, get the header: others may refuse what they do not know. A name that merely looks like
-// one is not of the service.
+// Only hosts of the service, of every cloud, get the header: others may refuse what they do not know. A name that
+// merely looks like one is not of the service.
 func TestIsHost(t *testing.T) {
 	for host, want := range map[string]bool{
 		"name.vault.azure.net":                       true,

@@ -1,5 +1,5 @@
-// Package problem reads what a server says of a failure, so that it can be shown: IMDS, Entra and the machines before them write it
-// in a handful of forms.
+// Package problem reads what a server says of a failure, so that it can be shown: IMDS, Entra and the machines before
+// them write it in a handful of forms.
 package problem
 
 import (
@@ -21,8 +21,9 @@ type Problem struct {
 	CorrelationID string // what its logs call the request
 }
 
-// Read reads the body of an error answer: the JSON of OAuth (error, error_description), of IMDS (message, correlationId) or of ARM
-// (error.code, error.message), or the first line of a plain text. A byte order mark is skipped. Of HTML it shows nothing.
+// Read reads the body of an error answer: the JSON of OAuth (error, error_description), of IMDS (message,
+// correlationId) or of ARM (error.code, error.message), or the first line of a plain text. A byte order mark is
+// skipped. Of HTML it shows nothing.
 func Read(body []byte) Problem {
 	body = WithoutBOM(body)
 	var answer struct {
@@ -82,8 +83,8 @@ func text(value json.RawMessage) string {
 	return Clean(s)
 }
 
-// Clean makes the text of a server fit to be shown: on one line, without control characters and what else does not print, at most
-// MaxText characters.
+// Clean makes the text of a server fit to be shown: on one line, without control characters and what else does not
+// print, at most MaxText characters.
 func Clean(s string) string {
 	var out strings.Builder
 	shown, space := 0, false

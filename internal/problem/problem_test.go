@@ -61,11 +61,15 @@ func FuzzRead(f *testing.F) {
 	})
 }
 
-// The response that an error carries shows neither identifiers nor what could harm a terminal, and reading it costs the original
-// nothing.
+// The response that an error carries shows neither identifiers nor what could harm a terminal, and reading it costs the
+// original nothing.
 func TestResponse(t *testing.T) {
 	const tenant = "99999999-8888-7777-6666-555555555555"
-	req := httptest.NewRequest(http.MethodPost, "https://login.example/"+tenant+"/oauth2/v2.0/token?secret=1", strings.NewReader("csr"))
+	req := httptest.NewRequest(
+		http.MethodPost,
+		"https://login.example/"+tenant+"/oauth2/v2.0/token?secret=1",
+		strings.NewReader("csr"),
+	)
 	req.Header.Set("Authorization", "secret")
 	resp := &http.Response{
 		StatusCode: 400, Status: "400 Bad Request", Header: http.Header{"Retry-After": {"7"}, "Set-Cookie": {"a=b"}}, Request: req,
@@ -75,7 +79,11 @@ func TestResponse(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, strings.HasPrefix(string(body), "{\n\t\"error_description\": \"[0m999999…\"}xxx"), string(body[:60]))
 	require.Less(t, len(body), 5<<10)
-	require.Equal(t, "https://login.example/999999…/oauth2/v2.0/token", c.Request.URL.Scheme+"://"+c.Request.URL.Host+c.Request.URL.Path)
+	require.Equal(
+		t,
+		"https://login.example/999999…/oauth2/v2.0/token",
+		c.Request.URL.Scheme+"://"+c.Request.URL.Host+c.Request.URL.Path,
+	)
 	require.Empty(t, c.Request.Header)
 	require.Nil(t, c.Request.Body)
 	require.Equal(t, http.Header{"Retry-After": {"7"}}, c.Header)

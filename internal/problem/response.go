@@ -15,9 +15,9 @@ import (
 // maxBody is how much of the body of an error answer is kept, in bytes.
 const maxBody = 4 << 10
 
-// Response returns a copy of an error answer to carry in an error, for those who print it or look into it: its body is bounded and
-// free of control characters, and identifiers are shortened in it and in the URL of its request. Many may read it at once with
-// runtime.Payload, as *azcore.ResponseError does.
+// Response returns a copy of an error answer to carry in an error, for those who print it or look into it: its body is
+// bounded and free of control characters, and identifiers are shortened in it and in the URL of its request. Many may
+// read it at once with runtime.Payload, as *azcore.ResponseError does.
 func Response(resp *http.Response, body []byte) *http.Response {
 	kept := []byte(MaskIDs(strings.Map(printable, strings.ToValidUTF8(string(body[:min(len(body), maxBody)]), ""))))
 	c := &http.Response{

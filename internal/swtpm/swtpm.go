@@ -29,8 +29,8 @@ func Available() error {
 	return nil
 }
 
-// Start runs a TPM whose state lies in a folder. What a TPM before it left there it goes on with, as after a reboot. The path
-// of the folder must be short: a unix socket has room for 107 bytes.
+// Start runs a TPM whose state lies in a folder. What a TPM before it left there it goes on with, as after a reboot.
+// The path of the folder must be short: a unix socket has room for 107 bytes.
 func Start(dir string) (*TPM, error) {
 	t := &TPM{Socket: filepath.Join(dir, "sock"), dir: dir}
 	return t, t.Start()

@@ -9,7 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The TPM answers when it has started, on a socket or a port, does not when it has stopped, and starts again, wiped or not.
+// The TPM answers when it has started, on a socket or a port, does not when it has stopped, and starts again, wiped or
+// not.
 func TestTPM(t *testing.T) {
 	if err := swtpm.Available(); err != nil {
 		if os.Getenv("AZMTLS_REAL_PARTS") != "" {

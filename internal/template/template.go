@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// idleLimit is how long a connection may be idle where the template sets no limit, as in http.DefaultTransport: a credential that
-// nobody closes leaves none behind.
+// idleLimit is how long a connection may be idle where the template sets no limit, as in http.DefaultTransport: a
+// credential that nobody closes leaves none behind.
 const idleLimit = 90 * time.Second
 
 // Clone returns a clone of the template, and the defaults for nil: those of net/http, with as many idle connections to one

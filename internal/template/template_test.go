@@ -48,8 +48,8 @@ func (roundTripper) RoundTrip(*http.Request) (*http.Response, error) {
 	return nil, http.ErrNotSupported
 }
 
-// A program may have wrapped http.DefaultTransport, or replaced it: by a recorder or a tracer, for example. The proxy of the
-// environment and all limits still apply.
+// A program may have wrapped http.DefaultTransport, or replaced it: by a recorder or a tracer, for example. The proxy
+// of the environment and all limits still apply.
 func TestCloneOfNilWhereTheDefaultWasReplaced(t *testing.T) {
 	defaults := http.DefaultTransport
 	want := template.Clone(nil)

@@ -50,8 +50,8 @@ func scope(i int) tokencache.Key {
 	return tokencache.Key{Resource: fmt.Sprintf("https://resource-%d", i)}
 }
 
-// Reading allocates nothing, and adding a token costs the same with 100,000 as with 10: at most 700 bytes beyond its string, which
-// is kept once.
+// Reading allocates nothing, and adding a token costs the same with 100,000 as with 10: at most 700 bytes beyond its
+// string, which is kept once.
 func TestCostIsFlat(t *testing.T) {
 	const length = 1400
 	padding := strings.Repeat("x", length)

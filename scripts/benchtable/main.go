@@ -1,5 +1,6 @@
-// Command benchtable runs the benchmarks of the module and makes BENCHMARKS.md of what they report: the table of rows.go, in the
-// text of BENCHMARKS.md.tmpl. A goal that is missed is shown, and is no error: it may be the machine that was busy.
+// Command benchtable runs the benchmarks of the module and makes BENCHMARKS.md of what they report: the table of
+// rows.go, in the text of BENCHMARKS.md.tmpl. A goal that is missed is shown, and is no error: it may be the machine
+// that was busy.
 package main
 
 import (

@@ -14,8 +14,14 @@ func printed(ratio float64) string {
 	var b strings.Builder
 	b.WriteString("goos: linux\npkg: github.com/azmtls/azmtls\ncpu: Some CPU\n")
 	for _, r := range rows {
-		fmt.Fprintf(&b, "Benchmark%s-%d \t 100\t 7.500 ns/ours\t 7500000 ns/theirs\t %g ratio\t 3 allocs/ours\t 9 allocs/theirs\t"+
-			" 650 B/ours\t 1 metadata\t 1 issue\t 50 token\n", r.benchmark, runtime.GOMAXPROCS(0), ratio)
+		fmt.Fprintf(
+			&b,
+			"Benchmark%s-%d \t 100\t 7.500 ns/ours\t 7500000 ns/theirs\t %g ratio\t 3 allocs/ours\t 9 allocs/theirs\t"+
+				" 650 B/ours\t 1 metadata\t 1 issue\t 50 token\n",
+			r.benchmark,
+			runtime.GOMAXPROCS(0),
+			ratio,
+		)
 	}
 	return b.String() + "PASS\nok  \tgithub.com/azmtls/azmtls\t1.0s\n"
 }
