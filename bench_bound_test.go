@@ -10,6 +10,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
 	"github.com/azmtls/azmtls"
 	"github.com/azmtls/azmtls/imdstest"
+	"github.com/azmtls/azmtls/internal/compare"
 	"github.com/stretchr/testify/require"
 )
 
@@ -54,7 +55,7 @@ func boundAndUnbound(t testing.TB) (bound, unbound func()) {
 func BenchmarkBoundClient(b *testing.B) {
 	const requests = 100
 	bound, unbound := boundAndUnbound(b)
-	compare(b, each(requests, bound), each(requests, unbound))
+	compare.Turns(b, compare.Each(requests, bound), compare.Each(requests, unbound))
 	b.ReportMetric(testing.AllocsPerRun(1000, bound), "allocs/ours")
 	b.ReportMetric(testing.AllocsPerRun(1000, unbound), "allocs/theirs")
 }

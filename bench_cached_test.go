@@ -16,6 +16,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 	"github.com/azmtls/azmtls"
 	"github.com/azmtls/azmtls/imdstest"
+	"github.com/azmtls/azmtls/internal/compare"
 	"github.com/azmtls/azmtls/internal/tokencache"
 	"github.com/azmtls/azmtls/mtls"
 	"github.com/stretchr/testify/require"
@@ -57,7 +58,7 @@ func (f *filled) fill(n int) *filled {
 // asks returns a function that asks for the first n tokens in turn, as if at random, and returns what one call took.
 func (f *filled) asks(n, calls int) func() (ns float64) {
 	ctx, next := f.Context(), steps(n)
-	return each(calls, func() {
+	return compare.Each(calls, func() {
 		if _, err := f.cred.GetToken(ctx, f.requests[next()]); err != nil {
 			f.Fatal(err)
 		}
@@ -97,7 +98,7 @@ func BenchmarkGetTokenCached(b *testing.B) {
 			many.fill(n)
 			theirs.fill(n)
 			runtime.GC()
-			compare(b, many.asks(n, calls), theirs.asks(n, max(10, theirCalls/n)))
+			compare.Turns(b, many.asks(n, calls), theirs.asks(n, max(10, theirCalls/n)))
 			b.ReportMetric(allocations(b, many), "allocs/ours")
 			b.ReportMetric(allocations(b, theirs), "allocs/theirs")
 		})
@@ -106,7 +107,7 @@ func BenchmarkGetTokenCached(b *testing.B) {
 		b.Run(fmt.Sprintf("50_of_%d", n), func(b *testing.B) {
 			many.fill(n)
 			runtime.GC()
-			compare(b, many.asks(50, calls), few.asks(50, calls))
+			compare.Turns(b, many.asks(50, calls), few.asks(50, calls))
 		})
 	}
 	b.Run("100000", func(b *testing.B) {
@@ -116,7 +117,7 @@ func BenchmarkGetTokenCached(b *testing.B) {
 			plain[strings.Clone(request.Scopes[0])] = &policy.TokenRequestOptions{}
 		}
 		runtime.GC()
-		compare(b, many.asks(len(many.requests), calls), each(calls, func() {
+		compare.Turns(b, many.asks(len(many.requests), calls), compare.Each(calls, func() {
 			if plain[many.requests[next()].Scopes[0]].EnableCAE {
 				b.Fatal("it holds other values")
 			}
@@ -124,14 +125,14 @@ func BenchmarkGetTokenCached(b *testing.B) {
 	})
 	b.Run("parallel", func(b *testing.B) {
 		cores := runtime.GOMAXPROCS(0)
-		all := each(1, func() {
+		all := compare.Each(1, func() {
 			var wg sync.WaitGroup
 			for range cores {
 				wg.Go(func() { few.asks(50, calls)() })
 			}
 			wg.Wait()
 		})
-		compare(b, func() float64 { return all() / float64(calls*cores) }, few.asks(50, calls))
+		compare.Turns(b, func() float64 { return all() / float64(calls*cores) }, few.asks(50, calls))
 	})
 }
 
@@ -176,15 +177,15 @@ func BenchmarkNewToken(b *testing.B) {
 		runtime.ReadMemStats(&m)
 		return float64(m.HeapAlloc)
 	}
-	compare(b, func() float64 {
+	compare.Turns(b, func() float64 {
 		c := filled(many)
-		return each(1, func() { add(c, many, 2*many) })() / many
+		return compare.Each(1, func() { add(c, many, 2*many) })() / many
 	}, func() float64 {
 		var caches []*tokencache.Cache
 		for range many / few {
 			caches = append(caches, filled(few))
 		}
-		return each(1, func() {
+		return compare.Each(1, func() {
 			for _, c := range caches {
 				add(c, few, 2*few)
 			}

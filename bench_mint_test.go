@@ -19,6 +19,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/azmtls/azmtls"
 	"github.com/azmtls/azmtls/imdstest"
+	"github.com/azmtls/azmtls/internal/compare"
 	"github.com/azmtls/azmtls/internal/csr"
 	"github.com/azmtls/azmtls/mtls"
 	"github.com/google/uuid"
@@ -155,7 +156,7 @@ func BenchmarkColdStart(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			server, goroutines := simulated(b, test.delay)
 			hand := byHand{b, server, test.keys == mtls.KeyProvider(mtls.SoftwareKeys{})}
-			compare(b, func() float64 {
+			compare.Turns(b, func() float64 {
 				cred, took := coldStart(b, server, test.keys)
 				require.NoError(b, cred.Close())
 				settle(b, goroutines)
@@ -184,7 +185,7 @@ func BenchmarkHeal(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			server, goroutines := simulated(b, test.delay)
 			var cold float64
-			compare(b, func() (healed float64) {
+			compare.Turns(b, func() (healed float64) {
 				var cred *azmtls.ImdsV2MtlsCredential
 				cred, cold = coldStart(b, server, test.keys)
 				cred.Client(storage).CloseIdleConnections()

@@ -47,8 +47,8 @@ func (b *bindings) traced(ctx context.Context) mtls.Source {
 	return source
 }
 
-// rejected has a refused binding evicted; its connections end, and its bound tokens go with it. It reports whether another try is
-// of use.
+// rejected has a refused binding evicted; its connections end, and its bound tokens go with it. It reports whether
+// another try is of use.
 func (b *bindings) rejected(ctx context.Context, refusal *mtls.Refusal) (again bool) {
 	ctx, span := b.tracing.Start(ctx, credName+".recover", nil)
 	defer span.End()
@@ -70,8 +70,8 @@ func (b *bindings) rejected(ctx context.Context, refusal *mtls.Refusal) (again b
 // maxConnections is how many bindings keep connections: the one in use, and some whose tokens still are.
 const maxConnections = 8
 
-// of returns the connections of a binding: a Transport, and so a pool, of its own. The idle connections of others are closed, and
-// those that were evicted, or are too many, forgotten: they come back if a token of theirs is used.
+// of returns the connections of a binding: a Transport, and so a pool, of its own. The idle connections of others are
+// closed, and those that were evicted, or are too many, forgotten: they come back if a token of theirs is used.
 func (b *bindings) of(binding *mtls.Binding) *mtls.Transport {
 	b.mu.RLock()
 	t := b.connections[binding]

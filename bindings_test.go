@@ -6,8 +6,11 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"io"
 	stdlog "log"
+	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -16,7 +19,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/azmtls/azmtls/imdstest"
 	"github.com/azmtls/azmtls/internal/clock"
 	"github.com/azmtls/azmtls/mtls"
 	"github.com/stretchr/testify/require"
@@ -56,15 +58,21 @@ func (s *openConnections) count() int {
 
 // freshBindings returns bindings of a cache in which every mint gives a certificate of its own, good for 7 days.
 func freshBindings(t *testing.T, now *clock.Fake, template *http.Transport) *bindings {
-	issuer := imdstest.NewServer(&imdstest.Options{Time: now.Wall})
-	t.Cleanup(issuer.Close)
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
 	const client = "11111111-2222-3333-4444-555555555555"
 	return &bindings{
 		cache: &mtls.Cache{Clock: now.Clock()}, template: template, tracing: tracer{}, closed: &atomic.Bool{},
 		source: mtls.Source{Alias: "a", Mint: func(context.Context, mtls.MintRequest) (*mtls.Binding, error) {
-			leaf, err := issuer.IssueCertificate(key.Public(), client)
+			template := &x509.Certificate{
+				SerialNumber: big.NewInt(now.Wall().UnixNano()), Subject: pkix.Name{CommonName: client},
+				NotBefore: now.Wall(), NotAfter: now.Wall().Add(7 * 24 * time.Hour),
+			}
+			der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+			if err != nil {
+				return nil, err
+			}
+			leaf, err := x509.ParseCertificate(der)
 			if err != nil {
 				return nil, err
 			}

@@ -1,6 +1,8 @@
 package azmtls_test
 
 import (
+	"context"
+	"errors"
 	"io"
 	"net/http"
 	"testing"
@@ -113,4 +115,48 @@ func TestBoundTokenIsNotDowngraded(t *testing.T) {
 	require.Empty(t, token)
 	require.Nil(t, b)
 	require.Equal(t, before+1, f.server.Counts().Token, "bearer is not tried")
+}
+
+// Whoever uses a bound token by other means than ours says that a peer refused its certificate: that binding is
+// evicted, within the budget, whose second unit comes after a second.
+func TestRefusalOfABoundToken(t *testing.T) {
+	f := newFixture(t, imdstest.Options{}, nil)
+	token, first := f.boundToken(vault)
+	refusal := &mtls.Refusal{Binding: first, Host: "grpc.example:443", Err: errors.New("it is refused")}
+	require.True(t, f.cred.RemoveBadCert(t.Context(), refusal))
+	require.True(t, first.Evicted())
+	require.Nil(t, f.store.get(alias))
+	again, second := f.boundToken(vault)
+	require.NotEqual(t, first.Thumbprint(), second.Thumbprint())
+	require.NotEqual(t, token, again)
+	require.Equal(t, 2, f.server.Counts().Issued)
+
+	require.True(t, f.cred.RemoveBadCert(t.Context(), refusal), "it is gone")
+	require.False(t, second.Evicted(), "and its successor stays")
+	require.False(t, f.cred.RemoveBadCert(t.Context(), &mtls.Refusal{Binding: second}), "the budget is spent")
+	require.False(t, second.Evicted())
+	f.clock.Advance(2 * time.Second)
+	require.True(t, f.cred.RemoveBadCert(t.Context(), &mtls.Refusal{Binding: second}))
+	_, third := f.boundToken(vault)
+	require.Equal(t, 3, f.server.Counts().Issued)
+
+	require.False(t, f.cred.RemoveBadCert(t.Context(), nil))
+	require.False(t, f.cred.RemoveBadCert(t.Context(), &mtls.Refusal{}))
+	var nobody context.Context
+	require.False(t, f.cred.RemoveBadCert(nobody, &mtls.Refusal{Binding: third}))
+	require.False(t, (*azmtls.ManagedIdentityCredential)(nil).RemoveBadCert(t.Context(), refusal))
+	require.False(t, third.Evicted())
+}
+
+// A binding that is not the credential's moves nothing.
+func TestRefusalOfAStrangersBinding(t *testing.T) {
+	f, other := newFixture(t, imdstest.Options{}, nil), newFixture(t, imdstest.Options{}, nil)
+	_, own := f.boundToken(vault)
+	_, strange := other.boundToken(vault)
+	require.True(t, f.cred.RemoveBadCert(t.Context(), &mtls.Refusal{Binding: strange, Host: "h"}), "it is not in use here")
+	require.False(t, own.Evicted())
+	require.NotNil(t, f.store.get(alias))
+	_, now := f.boundToken(vault)
+	require.Same(t, own, now)
+	require.Equal(t, 1, f.server.Counts().Issued)
 }

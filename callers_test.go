@@ -23,14 +23,13 @@ import (
 func requests(t *testing.T) (besides func(url string) []string) {
 	var mu sync.Mutex
 	var seen []string
-	log.SetListener(func(event log.Event, line string) {
+	hunt.Listen(t, func(event log.Event, line string) {
 		mu.Lock()
 		defer mu.Unlock()
 		if event == log.EventRequest {
 			seen = append(seen, line)
 		}
 	})
-	t.Cleanup(func() { log.SetListener(nil) })
 	return func(url string) []string {
 		mu.Lock()
 		defer mu.Unlock()
@@ -44,12 +43,7 @@ var needsToken = map[string]struct {
 	prepare func(*fixture)
 	mints   bool
 }{
-	"recovery": {func(f *fixture) {
-		f.server.Inject(imdstest.Fault{
-			Endpoint: imdstest.Resource, At: imdstest.AtCertificate, Do: imdstest.Alert(48),
-			Thumbprint: f.store.get(alias).Thumbprint(),
-		})
-	}, true},
+	"recovery": {(*fixture).resourceRefuses, true},
 	"recovery at both": {func(f *fixture) {
 		f.server.Refuse(f.store.get(alias).Thumbprint(), 48)
 		f.clock.Advance(2 * time.Hour) // the token has expired too

@@ -29,7 +29,7 @@ const (
 func hinted(t *testing.T) (counts func() map[string]int) {
 	var mu sync.Mutex
 	seen := map[string]int{}
-	log.SetListener(func(event log.Event, line string) {
+	hunt.Listen(t, func(event log.Event, line string) {
 		mu.Lock()
 		defer mu.Unlock()
 		for _, text := range []string{saysLate, saysOther, saysDemanded, saysElsewhere, saysBypassed} {
@@ -38,7 +38,6 @@ func hinted(t *testing.T) (counts func() map[string]int) {
 			}
 		}
 	})
-	t.Cleanup(func() { log.SetListener(nil) })
 	return func() map[string]int {
 		mu.Lock()
 		defer mu.Unlock()
@@ -176,14 +175,13 @@ func TestListenerOfHintMayAskForToken(t *testing.T) {
 		func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.TokenType = azmtls.TokenTypeMtlsPoP },
 	)
 	heard := 0
-	log.SetListener(func(_ log.Event, line string) {
+	hunt.Listen(t, func(_ log.Event, line string) {
 		if strings.Contains(line, saysDemanded) {
 			heard++
 			_, err := f.token(vault)
 			require.NoError(t, err)
 		}
 	})
-	t.Cleanup(func() { log.SetListener(nil) })
 	_, err := f.token(vault)
 	require.NoError(t, err)
 	require.Equal(t, 1, heard)

@@ -44,14 +44,7 @@ func TestClientHeals(t *testing.T) {
 	client := f.cred.Client(storage)
 	_, err := f.token(vault)
 	require.NoError(t, err)
-	f.server.Inject(
-		imdstest.Fault{
-			Endpoint:   imdstest.Resource,
-			At:         imdstest.AtCertificate,
-			Do:         imdstest.Alert(48),
-			Thumbprint: f.store.get(alias).Thumbprint(),
-		},
-	)
+	f.resourceRefuses()
 	resp, err := client.Post(f.server.ResourceURL(), "text/plain", bytes.NewReader([]byte("payload")))
 	require.NoError(t, err)
 	body, err := io.ReadAll(resp.Body)
@@ -64,14 +57,7 @@ func TestClientHeals(t *testing.T) {
 	// A body that cannot be read again: the certificate is replaced, the request is not repeated, and the error says
 	// so.
 	require.NoError(t, f.cred.Close())
-	f.server.Inject(
-		imdstest.Fault{
-			Endpoint:   imdstest.Resource,
-			At:         imdstest.AtCertificate,
-			Do:         imdstest.Alert(48),
-			Thumbprint: f.store.get(alias).Thumbprint(),
-		},
-	)
+	f.resourceRefuses()
 	reader := &closeRecorder{Reader: strings.NewReader("payload")}
 	_, err = client.Post(f.server.ResourceURL(), "text/plain", reader)
 	require.ErrorContains(t, err, "cannot be read again")

@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A token is as old as the longer of what both clocks say: neither a sleep that the monotonic clock did not count, nor a wall clock
-// that was set back, has it given out past its end.
+// A token is as old as the longer of what both clocks say: neither a sleep that the monotonic clock did not count, nor
+// a wall clock that was set back, has it given out past its end.
 func TestTokensAgeWhileTheMachineSleeps(t *testing.T) {
 	for name, move := range map[string]func(*clock.Fake){
 		"the wall clock alone": func(c *clock.Fake) { c.Advance(time.Second); c.SetWall(c.Wall().Add(3 * time.Hour)) },
@@ -34,7 +34,8 @@ func TestTokensAgeWhileTheMachineSleeps(t *testing.T) {
 	}
 }
 
-// A machine whose clock is wrong at its start, and corrected later, asks no more often than others, and serves nothing past its end.
+// A machine whose clock is wrong at its start, and corrected later, asks no more often than others, and serves nothing
+// past its end.
 func TestClockThatIsCorrected(t *testing.T) {
 	for _, wrong := range []time.Duration{-8 * 24 * time.Hour, -3 * time.Hour, 3 * time.Hour, 8 * 24 * time.Hour} {
 		t.Run(wrong.String(), func(t *testing.T) {
@@ -65,7 +66,11 @@ func TestClockThatIsCorrected(t *testing.T) {
 
 // ExpiresOn and RefreshOn are times of day: a monotonic reading in them would stand still while the machine sleeps.
 func TestTokenTimesAreTimesOfDay(t *testing.T) {
-	f := newFixture(t, imdstest.Options{RefreshIn: 20 * time.Minute}, func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.Cache = &mtls.Cache{} })
+	f := newFixture(
+		t,
+		imdstest.Options{RefreshIn: 20 * time.Minute},
+		func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.Cache = &mtls.Cache{} },
+	)
 	token, err := f.token(vault)
 	require.NoError(t, err)
 	require.Equal(t, token.ExpiresOn.Round(0), token.ExpiresOn)
@@ -73,7 +78,8 @@ func TestTokenTimesAreTimesOfDay(t *testing.T) {
 	require.Equal(t, 40*time.Minute, token.ExpiresOn.Sub(token.RefreshOn))
 }
 
-// A certificate is renewed in the background from half of its life on. Until that works, the one at hand serves, new scopes too.
+// A certificate is renewed in the background from half of its life on. Until that works, the one at hand serves, new
+// scopes too.
 func TestRenewal(t *testing.T) {
 	for name, fault := range map[string]imdstest.Action{
 		"503": imdstest.Respond{Status: 503}, "404": imdstest.Respond{Status: 404},

@@ -29,8 +29,8 @@ func (c *countedConn) Close() error {
 	return c.Conn.Close()
 }
 
-// After Close no connection stays, whichever way it came about: tokens, bound clients, Client with bound and with bearer tokens, IMDS.
-// The http.Client of Client closes them too.
+// After Close no connection stays, whichever way it came about: tokens, bound clients, Client with bound and with
+// bearer tokens, IMDS. The http.Client of Client closes them too.
 func TestCloseLeavesNoConnection(t *testing.T) {
 	for name, closeIdle := range map[string]func(*azmtls.ImdsV2MtlsCredential, *http.Client){
 		"Close":                func(c *azmtls.ImdsV2MtlsCredential, _ *http.Client) { _ = c.Close() },

@@ -19,9 +19,9 @@ const (
 	version  = "v0.1.0"
 )
 
-// ImdsV2MtlsCredential authenticates a managed identity of an Azure virtual machine over mutual TLS, with a certificate that
-// the instance metadata service (IMDS v2) issues and that the credential replaces by itself when it goes bad. It is safe for
-// concurrent use. See the package documentation.
+// ImdsV2MtlsCredential authenticates a managed identity of an Azure virtual machine over mutual TLS, with a certificate
+// that the instance metadata service (IMDS v2) issues and that the credential replaces by itself when it goes bad. It
+// is safe for concurrent use. See the package documentation.
 type ImdsV2MtlsCredential struct {
 	tokenType TokenType
 	demanding bool // the caller demanded what only IMDS v2 gives: bound tokens, or a strong key
@@ -38,8 +38,9 @@ type ImdsV2MtlsCredential struct {
 	landed    func(context.Context, tokencache.Request, error) // told how requests ended, those that nobody waits for too
 }
 
-// NewImdsV2MtlsCredential creates an ImdsV2MtlsCredential. Pass nil to accept default options: the system-assigned identity,
-// bearer tokens over mutual TLS for any client and proof-of-possession tokens for bound ones. It makes no network call.
+// NewImdsV2MtlsCredential creates an ImdsV2MtlsCredential. Pass nil to accept default options: the system-assigned
+// identity, bearer tokens over mutual TLS for any client and proof-of-possession tokens for bound ones. It makes no
+// network call.
 func NewImdsV2MtlsCredential(options *ImdsV2MtlsCredentialOptions) (*ImdsV2MtlsCredential, error) {
 	var o ImdsV2MtlsCredentialOptions
 	if options != nil {
@@ -57,12 +58,12 @@ func newCredential(o ImdsV2MtlsCredentialOptions) (*ImdsV2MtlsCredential, error)
 		return nil, err
 	}
 	o.setDefaults()
-	id, err := identity(o.ID)
+	id, err := imds.IDOf(o.ID)
 	if err != nil {
 		return nil, err
 	}
 	service, err := imds.New(imds.Options{
-		ClientOptions: o.ClientOptions, ID: id, Clock: o.Cache.Clock, Answered: o.Cache.Answered,
+		ClientOptions: o.ClientOptions, ID: id, Clock: o.Cache.Clock,
 	})
 	if err != nil {
 		return nil, err
@@ -81,7 +82,8 @@ func newCredential(o ImdsV2MtlsCredentialOptions) (*ImdsV2MtlsCredential, error)
 	c.bindings = &bindings{
 		cache: o.Cache,
 		source: mtls.Source{
-			Alias: o.alias(id), Endpoint: service.Endpoint(), Keys: o.KeyProvider, MinStrength: o.MinBindingStrength,
+			Alias: id.Alias(o.Attestation != nil), Endpoint: service.Endpoint(),
+			Keys: o.KeyProvider, MinStrength: o.MinBindingStrength,
 			Store: o.Store, Mint: issuer.mint, Identify: issuer.identify,
 		},
 		template: o.MTLSTransport,
@@ -94,8 +96,8 @@ func newCredential(o ImdsV2MtlsCredentialOptions) (*ImdsV2MtlsCredential, error)
 	return c, nil
 }
 
-// GetToken returns a token for exactly one scope, for example "https://vault.azure.net/.default" or the bare resource. This
-// method is called automatically by Azure SDK clients.
+// GetToken returns a token for exactly one scope, for example "https://vault.azure.net/.default" or the bare resource.
+// This method is called automatically by Azure SDK clients.
 //
 // With EnableCAE the token has the client capability "cp1"; Claims go to Entra and bypass cached tokens. Where there is
 // no IMDS v2, or where it certifies nothing that this machine has, the error is azidentity's credential-unavailable
@@ -116,7 +118,8 @@ func (c *ImdsV2MtlsCredential) GetToken(
 // GetBoundToken returns a proof-of-possession token, whatever the TokenType of the credential, and the binding that it
 // is bound to: for programs that are neither Azure SDK clients nor use net/http, a gRPC client say. The token is of use
 // only on connections that present Binding.Certificate, with the scheme mtls_pop. The two belong together: ask for both
-// again, and connect anew, when the binding is another one than before.
+// again, and connect anew, when the binding is another one than before. A peer's refusal of the binding is told by
+// [ImdsV2MtlsCredential.RemoveBadCert].
 //
 // Options, caching, recovery and errors are those of [ImdsV2MtlsCredential.GetToken]. The error is
 // [ErrTokenBindingUnsupported] where Entra says that it binds no tokens for the resource: a bearer token never takes

@@ -45,8 +45,8 @@ func (c *ImdsV2MtlsCredential) BindClientOptions(options *azcore.ClientOptions) 
 type binder struct {
 	tokens   *tokencache.Cache
 	bindings *bindings
-	current  func(context.Context, *tokencache.Entry) (*tokencache.Entry, error) // the token to send in the place of another
-	plain    *http.Client                                                        // presents no certificate, otherwise connects alike
+	current  func(context.Context, *tokencache.Entry) (*tokencache.Entry, error) // the token to send instead
+	plain    *http.Client                                                        // presents no certificate
 	unused   atomic.Int32                                                        // bound options that no client has used yet
 	hints    hints
 	observer *eventlog.Observer

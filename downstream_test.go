@@ -267,7 +267,11 @@ func TestBindingIsPerCredential(t *testing.T) {
 
 // AADSTS392196: Auto falls back to bearer for this resource, PoP says what to set. The binding is not to blame.
 func TestResourceWithoutTokenBinding(t *testing.T) {
-	unsupported := imdstest.Fault{Endpoint: imdstest.Token, Do: imdstest.EntraError{OAuth: "invalid_request", AADSTS: "AADSTS392196"}, Times: 1}
+	unsupported := imdstest.Fault{
+		Endpoint: imdstest.Token,
+		Do:       imdstest.EntraError{OAuth: "invalid_request", AADSTS: "AADSTS392196"},
+		Times:    1,
+	}
 	f := newFixture(t, imdstest.Options{ResourceHandler: echo}, nil)
 	f.server.Inject(unsupported)
 	client := f.bound()
@@ -279,7 +283,11 @@ func TestResourceWithoutTokenBinding(t *testing.T) {
 	require.Equal(t, 1, f.server.Counts().TokenIssued)
 	require.Zero(t, f.store.evicted())
 
-	pop := newFixture(t, imdstest.Options{}, func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.TokenType = azmtls.TokenTypeMtlsPoP })
+	pop := newFixture(
+		t,
+		imdstest.Options{},
+		func(o *azmtls.ImdsV2MtlsCredentialOptions) { o.TokenType = azmtls.TokenTypeMtlsPoP },
+	)
 	pop.server.Inject(unsupported)
 	_, err := pop.token(vault)
 	require.ErrorIs(t, err, azmtls.ErrTokenBindingUnsupported)
@@ -293,7 +301,9 @@ func TestResourceWithoutTokenBinding(t *testing.T) {
 // What net/http closes must not be the caller's file: azcore's own retry comes after ours.
 func TestBodySurvivesRecoveryAndRetry(t *testing.T) {
 	f := newFixture(t, imdstest.Options{ResourceHandler: echo}, nil)
-	options := &azcore.ClientOptions{Retry: policy.RetryOptions{RetryDelay: time.Millisecond, MaxRetryDelay: time.Millisecond}}
+	options := &azcore.ClientOptions{
+		Retry: policy.RetryOptions{RetryDelay: time.Millisecond, MaxRetryDelay: time.Millisecond},
+	}
 	f.cred.BindClientOptions(options)
 	client := sdkClient(f.cred, options)
 	_, _, err := send(t.Context(), client, http.MethodGet, f.server.ResourceURL(), "")
@@ -326,8 +336,14 @@ func TestResourceThatStopsTokenBinding(t *testing.T) {
 	_, _, err := send(t.Context(), client, http.MethodGet, f.server.ResourceURL(), "")
 	require.NoError(t, err)
 	require.NoError(t, f.cred.Close())
-	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Resource, At: imdstest.AtCertificate, Do: imdstest.Alert(48), Thumbprint: f.store.get(alias).Thumbprint()})
-	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Do: imdstest.EntraError{OAuth: "invalid_request", AADSTS: "AADSTS392196"}, Times: 1})
+	f.resourceRefuses()
+	f.server.Inject(
+		imdstest.Fault{
+			Endpoint: imdstest.Token,
+			Do:       imdstest.EntraError{OAuth: "invalid_request", AADSTS: "AADSTS392196"},
+			Times:    1,
+		},
+	)
 	_, body, err := send(t.Context(), client, http.MethodGet, f.server.ResourceURL(), "")
 	require.NoError(t, err)
 	require.Equal(t, "Bearer ", body)
@@ -337,9 +353,13 @@ func TestResourceThatStopsTokenBinding(t *testing.T) {
 // A claims challenge of the resource (continuous access evaluation) gets a new bound token through the same path.
 func TestBoundClientAnswersClaimsChallenges(t *testing.T) {
 	f := newFixture(t, imdstest.Options{ResourceHandler: echo}, nil)
-	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Resource, Times: 1, Do: imdstest.Respond{Status: 401, Header: http.Header{
-		"Www-Authenticate": {`Bearer realm="", error="insufficient_claims", claims="eyJhY2Nlc3NfdG9rZW4iOnsibmJmIjp7ImVzc2VudGlhbCI6dHJ1ZSwidmFsdWUiOiIxIn19fQ=="`},
-	}}})
+	f.server.Inject(
+		imdstest.Fault{Endpoint: imdstest.Resource, Times: 1, Do: imdstest.Respond{Status: 401, Header: http.Header{
+			"Www-Authenticate": {
+				`Bearer realm="", error="insufficient_claims", claims="eyJhY2Nlc3NfdG9rZW4iOnsibmJmIjp7ImVzc2VudGlhbCI6dHJ1ZSwidmFsdWUiOiIxIn19fQ=="`,
+			},
+		}}},
+	)
 	status, body, err := send(t.Context(), f.bound(), http.MethodPut, f.server.ResourceURL(), "payload")
 	require.NoError(t, err)
 	require.Equal(t, http.StatusOK, status)
@@ -354,10 +374,15 @@ func TestSharedClientWhileTheBindingRotates(t *testing.T) {
 	const goroutines, requests = 100, 20
 	var f *fixture
 	var served atomic.Int32
+	var refused atomic.Value
 	f = newFixture(t, imdstest.Options{ResourceHandler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if served.Add(1) == goroutines*requests/3 {
-			f.server.Refuse(f.store.get(alias).Thumbprint(), 48)
-			_ = f.cred.Close() // idle connections, so that new ones meet the refusal
+			bad := f.store.get(alias).Thumbprint()
+			f.server.Refuse(bad, 48)
+			refused.Store(bad)
+		}
+		if caller, _ := imdstest.CallerFromContext(r.Context()); caller.Thumbprint == refused.Load() {
+			w.Header().Set("Connection", "close") // a refusal meets new connections only
 		}
 		echo(w, r)
 	})}, nil)

@@ -12,6 +12,7 @@ import (
 	"github.com/azmtls/azmtls/internal/oauth"
 	"github.com/azmtls/azmtls/internal/problem"
 	"github.com/azmtls/azmtls/internal/stage"
+	see "github.com/azmtls/azmtls/internal/troubleshooting"
 )
 
 const (
@@ -29,8 +30,8 @@ const (
 var ErrTokenBindingUnsupported = errors.New("the resource does not support proof-of-possession tokens; " +
 	"set TokenType to TokenTypeAuto or TokenTypeBearer to get bearer tokens for it")
 
-// AuthenticationError says why there is no token. It unwraps to its cause: the *azcore.ResponseError where a server answered,
-// the context's error where the caller gave up, [ErrTokenBindingUnsupported]. errors.As finds an
+// AuthenticationError says why there is no token. It unwraps to its cause: the *azcore.ResponseError where a server
+// answered, the context's error where the caller gave up, [ErrTokenBindingUnsupported]. errors.As finds an
 // *azidentity.AuthenticationFailedError in it too.
 type AuthenticationError struct {
 	// AADSTS is Entra's code, for example "AADSTS700016"; empty when Entra gave none.
@@ -79,14 +80,21 @@ func (e *AuthenticationError) Error() string {
 	if e.Recovery != RecoveryNone {
 		text += " " + sentence("Recovery: "+e.Recovery.String())
 	}
-	if advice := adviceFor(e.err); advice != "" {
-		text += " " + advice
+	advice := adviceFor(e.err)
+	if advice.text != "" {
+		text += " " + advice.text
 	}
 	if e.CorrelationID != "" {
 		text += " Correlation ID: " + e.CorrelationID
 	}
+	if advice.more != "" {
+		text = linked(text, advice.more)
+	}
 	return text
 }
+
+// linked adds where there is more on what a text says.
+func linked(text string, more see.Anchor) string { return sentence(text) + " See " + more.URL() }
 
 // sentence ends a text as a sentence ends.
 func sentence(text string) string {
@@ -123,7 +131,7 @@ func explain(err error, x *exchange, demanded bool) error {
 	absent, ok := errors.AsType[*imds.UnavailableError](err)
 	switch {
 	case ok:
-		return newUnavailable(absent, sentence(credName+": "+problem.MaskIDs(absent.Error())))
+		return newUnavailable(absent, linked(credName+": "+problem.MaskIDs(absent.Error()), moreOn(absent)))
 	case imds.IsRefusal(err) && !demanded:
 		return newUnavailable(err, newAuthenticationError(err, x).Error())
 	}

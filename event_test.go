@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"regexp"
@@ -80,9 +81,8 @@ func took(t *testing.T, d time.Duration) {
 func TestObserver(t *testing.T) {
 	var lines []string
 	log.SetEvents(azmtls.EventAuthentication, azmtls.EventBinding, azmtls.EventRecovery)
-	log.SetListener(func(_ log.Event, line string) { lines = append(lines, line) })
+	hunt.Listen(t, func(_ log.Event, line string) { lines = append(lines, line) })
 	defer log.SetEvents()
-	defer log.SetListener(nil)
 	seen := &observed{}
 	f := newFixture(t, imdstest.Options{}, seen.by)
 	_, err := f.token(vault)
@@ -219,11 +219,8 @@ func TestObserverOfABoundClient(t *testing.T) {
 	f := newFixture(t, imdstest.Options{ResourceHandler: echo}, seen.by)
 	_, err := f.scheme(vault)
 	require.NoError(t, err)
-	bad := f.store.get(alias).Thumbprint()
 	seen.take()
-	f.server.Inject(imdstest.Fault{
-		Endpoint: imdstest.Resource, At: imdstest.AtCertificate, Do: imdstest.Alert(48), Thumbprint: bad,
-	})
+	f.resourceRefuses()
 	require.NoError(t, f.cred.Close())
 	_, err = f.scheme(vault)
 	require.NoError(t, err)
@@ -378,3 +375,35 @@ func TestStepsAndStagesAreExported(t *testing.T) {
 		}
 	}
 }
+
+// A store that fails to save is told of. One that keeps no bindings with such keys is not: most machines have no
+// other keys, and there is nothing to mend.
+func TestStoreThatDoesNotKeepTheKey(t *testing.T) {
+	for err, told := range map[error]int{
+		errors.New("the disk is full"):                  1,
+		fmt.Errorf("in memory: %w", mtls.ErrKeyNotKept): 0,
+	} {
+		seen := &observed{}
+		f := newFixture(t, imdstest.Options{}, func(o *azmtls.ImdsV2MtlsCredentialOptions) {
+			seen.by(o)
+			o.Store = &unsaving{err: err}
+		})
+		_, tokenErr := f.token(vault)
+		require.NoError(t, tokenErr)
+		n := 0
+		for _, e := range seen.take() {
+			if e.Step == azmtls.StepSaveFailed {
+				n++
+			}
+		}
+		require.Equal(t, told, n, err)
+	}
+}
+
+// unsaving is a store that saves nothing.
+type unsaving struct {
+	mtls.NoStore
+	err error
+}
+
+func (u *unsaving) Save(context.Context, string, *mtls.Binding) error { return u.err }

@@ -25,12 +25,8 @@ func ExampleNewManagedIdentityCredential() {
 	defer server.Close()
 	server.Inject(imdstest.Fault{Endpoint: imdstest.Metadata, Do: imdstest.Respond{Status: http.StatusNotFound}})
 
-	cred, err := azmtls.NewManagedIdentityCredential(&azmtls.ManagedIdentityCredentialOptions{
-		ClientOptions: server.ClientOptions(),
-		MTLSTransport: server.MTLSTransport(),
-		Store:         mtls.NoStore{},
-		Cache:         &mtls.Cache{},
-	})
+	options := azmtls.ManagedIdentityCredentialOptions(*server.CredentialOptions())
+	cred, err := azmtls.NewManagedIdentityCredential(&options)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -48,7 +44,7 @@ func ExampleNewManagedIdentityCredential() {
 	}
 	// Output:
 	// got a token: true
-	// IMDS v2 does not serve: ImdsV2MtlsCredential: IMDS at http://169.254.169.254 has no version 2: it answered 404 to getplatformmetadata.
+	// IMDS v2 does not serve: ImdsV2MtlsCredential: IMDS at http://169.254.169.254 has no version 2: it answered 404 to getplatformmetadata. See https://github.com/azmtls/azmtls/blob/main/TROUBLESHOOTING.md#no-version-2
 }
 
 // A client that is bound to it sends proof of possession while IMDS v2 serves, and bearer tokens while azidentity does.
@@ -64,17 +60,31 @@ func ExampleManagedIdentityCredential_BindClientOptions() {
 	// Output: policies added: 3
 }
 
+// Where azidentity serves, there are no bound tokens. The error says so, and why IMDS v2 does not serve.
+func ExampleManagedIdentityCredential_GetBoundToken() {
+	server := imdstest.NewServer(nil)
+	defer server.Close()
+	server.Inject(imdstest.Fault{Endpoint: imdstest.Metadata, Do: imdstest.Respond{Status: http.StatusNotFound}})
+	options := azmtls.ManagedIdentityCredentialOptions(*server.CredentialOptions())
+	cred, err := azmtls.NewManagedIdentityCredential(&options)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer cred.Close()
+	_, _, err = cred.GetBoundToken(
+		context.Background(),
+		policy.TokenRequestOptions{Scopes: []string{"https://vault.azure.net/.default"}},
+	)
+	fmt.Println("no bound tokens here:", errors.Is(err, azmtls.ErrTokenBindingUnsupported))
+	// Output: no bound tokens here: true
+}
+
 // On an Azure VM nil options are enough. Here a simulator stands in for the VM.
 func ExampleNewImdsV2MtlsCredential() {
 	server := imdstest.NewServer(nil)
 	defer server.Close()
 
-	cred, err := azmtls.NewImdsV2MtlsCredential(&azmtls.ImdsV2MtlsCredentialOptions{
-		ClientOptions: server.ClientOptions(),
-		MTLSTransport: server.MTLSTransport(),
-		Store:         mtls.NoStore{},
-		Cache:         &mtls.Cache{},
-	})
+	cred, err := azmtls.NewImdsV2MtlsCredential(server.CredentialOptions())
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -90,13 +100,21 @@ func ExampleNewImdsV2MtlsCredential() {
 	// Output: got a token: true
 }
 
-// In a chain, machines without IMDS v2 go on to the next credential.
+// In a chain, machines without IMDS v2 go on to the next credential. This one, which a simulator stands in for, has
+// version 1 alone.
 func ExampleImdsV2MtlsCredential_GetToken() {
-	first, err := azmtls.NewImdsV2MtlsCredential(nil)
+	server := imdstest.NewServer(nil)
+	defer server.Close()
+	server.Inject(imdstest.Fault{Endpoint: imdstest.Metadata, Do: imdstest.Respond{Status: http.StatusNotFound}})
+
+	first, err := azmtls.NewImdsV2MtlsCredential(server.CredentialOptions())
 	if err != nil {
 		log.Fatal(err)
 	}
-	second, err := azidentity.NewManagedIdentityCredential(nil)
+	defer first.Close()
+	second, err := azidentity.NewManagedIdentityCredential(
+		&azidentity.ManagedIdentityCredentialOptions{ClientOptions: server.ClientOptions()},
+	)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -104,7 +122,41 @@ func ExampleImdsV2MtlsCredential_GetToken() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	_ = chain // for any SDK client
+	token, err := chain.GetToken(
+		context.Background(),
+		policy.TokenRequestOptions{Scopes: []string{"https://chained.example/.default"}},
+	)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("got a token:", token.Token != "", "from IMDS v1:", server.Counts().V1Issued == 1)
+	// Output: got a token: true from IMDS v1: true
+}
+
+// A server that speaks neither HTTP nor anything that this library knows refused the certificate: a gRPC service, say.
+func ExampleImdsV2MtlsCredential_RemoveBadCert() {
+	server := imdstest.NewServer(nil)
+	defer server.Close()
+	cred, err := azmtls.NewImdsV2MtlsCredential(server.CredentialOptions())
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer cred.Close()
+	ctx, opts := context.Background(), policy.TokenRequestOptions{Scopes: []string{"https://service.example/.default"}}
+	_, refused, err := cred.GetBoundToken(ctx, opts)
+	if err != nil {
+		log.Fatal(err)
+	}
+	again := cred.RemoveBadCert(ctx, &mtls.Refusal{
+		Binding: refused, Host: "service.example:443",
+		Err: errors.New("the service says that it does not know the certificate"),
+	})
+	_, fresh, err := cred.GetBoundToken(ctx, opts)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("evicted:", again, "another certificate:", fresh.Thumbprint() != refused.Thumbprint())
+	// Output: evicted: true another certificate: true
 }
 
 // A bound client sends proof-of-possession tokens.
@@ -124,12 +176,7 @@ func ExampleImdsV2MtlsCredential_BindClientOptions() {
 func ExampleImdsV2MtlsCredential_GetBoundToken() {
 	server := imdstest.NewServer(nil)
 	defer server.Close()
-	cred, err := azmtls.NewImdsV2MtlsCredential(&azmtls.ImdsV2MtlsCredentialOptions{
-		ClientOptions: server.ClientOptions(),
-		MTLSTransport: server.MTLSTransport(),
-		Store:         mtls.NoStore{},
-		Cache:         &mtls.Cache{},
-	})
+	cred, err := azmtls.NewImdsV2MtlsCredential(server.CredentialOptions())
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -149,13 +196,7 @@ func ExampleImdsV2MtlsCredential_GetBoundToken() {
 func ExampleImdsV2MtlsCredential_Status() {
 	server := imdstest.NewServer(nil)
 	defer server.Close()
-	cred, err := azmtls.NewImdsV2MtlsCredential(&azmtls.ImdsV2MtlsCredentialOptions{
-		ClientOptions: server.ClientOptions(),
-		MTLSTransport: server.MTLSTransport(),
-		KeyProvider:   mtls.SoftwareKeys{},
-		Store:         mtls.NoStore{},
-		Cache:         &mtls.Cache{},
-	})
+	cred, err := azmtls.NewImdsV2MtlsCredential(server.CredentialOptions())
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -182,12 +223,7 @@ func ExampleImdsV2MtlsCredential_Status() {
 func ExampleImdsV2MtlsCredential_Renew() {
 	server := imdstest.NewServer(nil)
 	defer server.Close()
-	cred, err := azmtls.NewImdsV2MtlsCredential(&azmtls.ImdsV2MtlsCredentialOptions{
-		ClientOptions: server.ClientOptions(),
-		MTLSTransport: server.MTLSTransport(),
-		Store:         mtls.NoStore{},
-		Cache:         &mtls.Cache{},
-	})
+	cred, err := azmtls.NewImdsV2MtlsCredential(server.CredentialOptions())
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -212,14 +248,9 @@ func ExampleLogEvents() {
 			return slog.Attr{} // what differs from run to run
 		},
 	}))
-	cred, err := azmtls.NewImdsV2MtlsCredential(&azmtls.ImdsV2MtlsCredentialOptions{
-		ClientOptions: server.ClientOptions(),
-		MTLSTransport: server.MTLSTransport(),
-		KeyProvider:   mtls.SoftwareKeys{},
-		Store:         mtls.NoStore{},
-		Cache:         &mtls.Cache{},
-		Observer:      azmtls.LogEvents(logger),
-	})
+	options := server.CredentialOptions()
+	options.Observer = azmtls.LogEvents(logger)
+	cred, err := azmtls.NewImdsV2MtlsCredential(options)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -237,12 +268,7 @@ func ExampleLogEvents() {
 func ExampleImdsV2MtlsCredential_Client() {
 	server := imdstest.NewServer(nil)
 	defer server.Close()
-	cred, err := azmtls.NewImdsV2MtlsCredential(&azmtls.ImdsV2MtlsCredentialOptions{
-		ClientOptions: server.ClientOptions(),
-		MTLSTransport: server.MTLSTransport(),
-		Store:         mtls.NoStore{},
-		Cache:         &mtls.Cache{},
-	})
+	cred, err := azmtls.NewImdsV2MtlsCredential(server.CredentialOptions())
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -266,12 +292,7 @@ func ExampleAuthenticationError() {
 			Do:       imdstest.EntraError{OAuth: "unauthorized_client", AADSTS: "AADSTS700016"},
 		},
 	)
-	cred, err := azmtls.NewImdsV2MtlsCredential(&azmtls.ImdsV2MtlsCredentialOptions{
-		ClientOptions: server.ClientOptions(),
-		MTLSTransport: server.MTLSTransport(),
-		Store:         mtls.NoStore{},
-		Cache:         &mtls.Cache{},
-	})
+	cred, err := azmtls.NewImdsV2MtlsCredential(server.CredentialOptions())
 	if err != nil {
 		log.Fatal(err)
 	}

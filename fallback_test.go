@@ -43,7 +43,10 @@ func newManaged(t testing.TB, options imdstest.Options, edit func(*azmtls.Manage
 	var err error
 	m.cred, err = azmtls.NewManagedIdentityCredential(&o)
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, m.cred.Close()) })
+	t.Cleanup(func() {
+		hunt.Values(m.cred.Status())
+		require.NoError(t, m.cred.Close())
+	})
 	return m
 }
 
@@ -51,7 +54,9 @@ func newManaged(t testing.TB, options imdstest.Options, edit func(*azmtls.Manage
 func newScope() string { return "https://" + uuid.NewString() + "/.default" }
 
 func (m *managed) token(scope string) (azcore.AccessToken, error) {
-	return m.cred.GetToken(m.Context(), policy.TokenRequestOptions{Scopes: []string{scope}})
+	token, err := m.cred.GetToken(m.Context(), policy.TokenRequestOptions{Scopes: []string{scope}})
+	hunt.Values(err)
+	return token, err
 }
 
 // servedBy asks for a token that nobody has, and returns which version of IMDS it came from.
@@ -473,12 +478,11 @@ func TestManagedIdentityID(t *testing.T) {
 func TestManagedIdentityKeepsSecrets(t *testing.T) {
 	var lines strings.Builder
 	var mu sync.Mutex
-	log.SetListener(func(_ log.Event, line string) {
+	hunt.Listen(t, func(_ log.Event, line string) {
 		mu.Lock()
 		defer mu.Unlock()
 		lines.WriteString(line)
 	})
-	defer log.SetListener(nil)
 	var secrets int
 	m := newManaged(t, imdstest.Options{}, func(o *azmtls.ManagedIdentityCredentialOptions) {
 		o.Logging.IncludeBody = true

@@ -26,6 +26,7 @@ import (
 const (
 	tenant   = "99999999-8888-7777-6666-555555555555"
 	clientID = "11111111-2222-3333-4444-555555555555"
+	assigned = "22222222-3333-4444-5555-666666666666" // the client id of a user-assigned identity
 	alias    = "system_assigned_managed_identity#att=0"
 	vault    = "https://vault.azure.net/.default"
 	storage  = "https://storage.azure.com/.default"
@@ -159,7 +160,10 @@ func (f *fixture) another(edit func(*azmtls.ImdsV2MtlsCredentialOptions)) *azmtl
 	}
 	cred, err := azmtls.NewImdsV2MtlsCredential(o)
 	require.NoError(f, err)
-	f.Cleanup(func() { require.NoError(f, cred.Close()) })
+	f.Cleanup(func() {
+		hunt.Values(cred.Status())
+		require.NoError(f, cred.Close())
+	})
 	return cred
 }
 
@@ -172,6 +176,8 @@ func (f *fixture) options() *azmtls.ImdsV2MtlsCredentialOptions {
 		Store:         f.store,
 		Cache:         &mtls.Cache{Clock: f.clock.Clock()},
 	}
+	o.Observer = func(e azmtls.Event) { hunt.Values(e, e.Err) }
+	o.TracingProvider = hunt.TracingProvider()
 	o.Retry = policy.RetryOptions{
 		RetryDelay:    time.Microsecond,
 		MaxRetryDelay: 5 * time.Microsecond,
@@ -180,7 +186,7 @@ func (f *fixture) options() *azmtls.ImdsV2MtlsCredentialOptions {
 }
 
 func (f *fixture) token(scope string) (azcore.AccessToken, error) {
-	return f.cred.GetToken(f.Context(), policy.TokenRequestOptions{Scopes: []string{scope}})
+	return f.gets(policy.TokenRequestOptions{Scopes: []string{scope}})
 }
 
 // landed waits until nothing is under way, in the background either: whatever is has a limit, and so a timer.
@@ -191,7 +197,14 @@ func landed(t testing.TB, c *clock.Fake) {
 
 // asks asks for a token that no cache gives out: claims bypass it.
 func (f *fixture) asks(scope string) (azcore.AccessToken, error) {
-	return f.cred.GetToken(f.Context(), policy.TokenRequestOptions{Scopes: []string{scope}, Claims: `{"id_token":{}}`})
+	claims := `{"id_token":{"` + plantedClaim + `":null}}`
+	return f.gets(policy.TokenRequestOptions{Scopes: []string{scope}, Claims: claims})
+}
+
+func (f *fixture) gets(opts policy.TokenRequestOptions) (azcore.AccessToken, error) {
+	token, err := f.cred.GetToken(f.Context(), opts)
+	hunt.Values(err)
+	return token, err
 }
 
 // plant puts a binding for the system-assigned identity into the store, as an earlier process left it.
@@ -208,6 +221,14 @@ func (f *fixture) plant() *mtls.Binding {
 	}
 	f.store.put(alias, b)
 	return b
+}
+
+// resourceRefuses has the resource refuse the stored binding in the handshake.
+func (f *fixture) resourceRefuses() {
+	f.server.Inject(imdstest.Fault{
+		Endpoint: imdstest.Resource, At: imdstest.AtCertificate, Do: imdstest.Alert(48),
+		Thumbprint: f.store.get(alias).Thumbprint(),
+	})
 }
 
 // noRejections fails the test when a request was not as the real services demand it.
@@ -229,14 +250,13 @@ func (k *key) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byt
 func logged(t *testing.T, text string) (count func() int) {
 	var mu sync.Mutex
 	n := 0
-	log.SetListener(func(_ log.Event, line string) {
+	hunt.Listen(t, func(_ log.Event, line string) {
 		mu.Lock()
 		defer mu.Unlock()
 		if strings.Contains(line, text) {
 			n++
 		}
 	})
-	t.Cleanup(func() { log.SetListener(nil) })
 	return func() int {
 		mu.Lock()
 		defer mu.Unlock()

@@ -17,8 +17,8 @@ import (
 	"github.com/azmtls/azmtls/internal/oauth"
 )
 
-// grants remembers for which resources Entra binds no tokens, so that TokenTypeAuto gets proof of possession where it can be had,
-// and bearer tokens elsewhere.
+// grants remembers for which resources Entra binds no tokens, so that TokenTypeAuto gets proof of possession where it
+// can be had, and bearer tokens elsewhere.
 type grants struct {
 	clock *clock.Clock
 
@@ -114,8 +114,8 @@ var (
 	answerCodes = regexp.MustCompile(`^AADSTS(70011|500011|700016|7000229|530\d\d|50196)$`)
 )
 
-// mayGrantBearer reports whether the error of a request for a bound token is one after which a bearer token may still be had: a
-// definite refusal, which says neither that nor why not.
+// mayGrantBearer reports whether the error of a request for a bound token is one after which a bearer token may still
+// be had: a definite refusal, which says neither that nor why not.
 func mayGrantBearer(err error) bool {
 	e, ok := errors.AsType[*oauth.Error](err)
 	switch {

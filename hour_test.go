@@ -25,12 +25,7 @@ import (
 // by the limits of ours; when the faults are over, tokens come again; and when the last call has ended, nothing is left
 // of it all, whether the credential is closed or not. AZMTLS_SEED repeats an hour.
 func TestHourOfFaults(t *testing.T) {
-	seed := rand.Uint64()
-	if given := os.Getenv("AZMTLS_SEED"); given != "" {
-		var err error
-		seed, err = strconv.ParseUint(given, 10, 64)
-		require.NoError(t, err)
-	}
+	seed := seedOf(t)
 	for name, closes := range map[string]bool{"closed": true, "never closed": false} {
 		t.Run(name, func(t *testing.T) {
 			t.Logf("AZMTLS_SEED=%d", seed)
@@ -50,6 +45,17 @@ func TestHourOfFaults(t *testing.T) {
 			require.Greater(t, h.server.Counts().Faults, h.calls/10)
 		})
 	}
+}
+
+// seedOf returns the seed of a test's choices.
+func seedOf(t *testing.T) uint64 {
+	given := os.Getenv("AZMTLS_SEED")
+	if given == "" {
+		return rand.Uint64()
+	}
+	seed, err := strconv.ParseUint(given, 10, 64)
+	require.NoError(t, err)
+	return seed
 }
 
 // hour is an hour of faults.
@@ -158,8 +164,7 @@ func (h *hour) change() {
 		if h.dice.IntN(3) == 0 {
 			continue
 		}
-		fault := h.fault(endpoint)
-		fault.Endpoint = endpoint
+		fault := pickFault(h.dice, endpoint)
 		if h.dice.IntN(2) == 0 {
 			fault.Rate = 0.2 + 0.7*h.dice.Float64()
 		}
@@ -167,14 +172,15 @@ func (h *hour) change() {
 	}
 }
 
-// fault picks one that the endpoint can have.
-func (h *hour) fault(endpoint imdstest.Endpoint) imdstest.Fault {
-	status := func(of ...int) int { return of[h.dice.IntN(len(of))] }
+// pickFault picks one that the endpoint can have.
+func pickFault(dice *rand.Rand, endpoint imdstest.Endpoint) imdstest.Fault {
+	status := func(of ...int) int { return of[dice.IntN(len(of))] }
 	stages := []imdstest.Stage{imdstest.AtRequest, imdstest.AtAnswer, imdstest.AtBody}
-	if endpoint == imdstest.Token {
+	overTLS := endpoint == imdstest.Token || endpoint == imdstest.Resource
+	if overTLS {
 		stages = append(stages, imdstest.AtConnect, imdstest.AtHello, imdstest.AtCertificate)
 	}
-	stage := stages[h.dice.IntN(len(stages))]
+	stage := stages[dice.IntN(len(stages))]
 	pauses := []time.Duration{0, 3 * time.Second, 40 * time.Second, 10 * time.Minute}
 	faults := []imdstest.Fault{
 		{At: stage, Do: imdstest.Hang{}},
@@ -185,18 +191,27 @@ func (h *hour) fault(endpoint imdstest.Endpoint) imdstest.Fault {
 		{Do: imdstest.Malformed()},
 		{Do: imdstest.Redirect()},
 		{Do: imdstest.Respond{Status: status(500, 502, 503, 504)}},
-		{Do: imdstest.Respond{Status: status(408, 410, 429, 503), RetryAfter: pauses[h.dice.IntN(len(pauses))]}},
+		{Do: imdstest.Respond{Status: status(408, 410, 429, 503), RetryAfter: pauses[dice.IntN(len(pauses))]}},
 	}
-	if endpoint == imdstest.Token {
+	if overTLS {
+		alert := imdstest.Alert(uint8(status(42, 45, 46, 48)))
+		faults = append(faults, imdstest.Fault{At: imdstest.AtCertificate, Do: alert})
+	}
+	switch endpoint {
+	case imdstest.Token:
 		faults = append(faults,
 			imdstest.Fault{Do: invalidClient}, imdstest.Fault{Do: stale},
 			imdstest.Fault{Do: imdstest.EntraError{OAuth: "unauthorized_client", AADSTS: "AADSTS700016"}},
-			imdstest.Fault{At: imdstest.AtCertificate, Do: imdstest.Alert(uint8(status(42, 45, 46, 48)))},
 		)
-	} else {
+	case imdstest.Resource:
+		faults = append(faults,
+			imdstest.Fault{Do: nginxRefuses}, imdstest.Fault{Do: vaultRefuses}, imdstest.Fault{Do: challenge})
+	default:
 		faults = append(faults, imdstest.Fault{Do: imdstest.Respond{Status: status(400, 403, 404, 501)}})
 	}
-	return faults[h.dice.IntN(len(faults))]
+	fault := faults[dice.IntN(len(faults))]
+	fault.Endpoint = endpoint
+	return fault
 }
 
 // hourCall is a call that is under way.

@@ -278,19 +278,18 @@ func TestBadAnswersOfEntra(t *testing.T) {
 	require.InDelta(t, 3599, time.Until(token.ExpiresOn).Seconds(), 10)
 }
 
-// TestSecretsStayOut: whatever is logged or said in errors, in good and in bad times, holds no token, key, certificate request
-// or full identifier.
+// TestSecretsStayOut: whatever is logged or said in errors, in good and in bad times, holds no token, key, certificate
+// request or full identifier.
 func TestSecretsStayOut(t *testing.T) {
 	var mu sync.Mutex
 	var lines []string
-	log.SetListener(func(_ log.Event, message string) {
+	hunt.Listen(t, func(_ log.Event, message string) {
 		mu.Lock()
 		defer mu.Unlock()
 		lines = append(lines, message)
 	})
-	defer log.SetListener(nil)
 	f := newFixture(t, imdstest.Options{RequireAttestation: true}, func(o *azmtls.ImdsV2MtlsCredentialOptions) {
-		o.ID = azidentity.ClientID("22222222-3333-4444-5555-666666666666")
+		o.ID = azidentity.ClientID(assigned)
 		o.Attestation = attestation("secret-attestation-jwt")
 		o.Logging.IncludeBody = true
 	})
@@ -312,7 +311,9 @@ func TestSecretsStayOut(t *testing.T) {
 	all := strings.Join(lines, "\n")
 	mu.Unlock()
 	require.Contains(t, all, "evicted binding")
-	for _, secret := range []string{token.Token, "secret-attestation-jwt", "attestation_token", `"csr"`, "22222222-3333-4444-5555-666666666666", tenant, "secret-subscription"} {
+	for _, secret := range []string{
+		token.Token, "secret-attestation-jwt", "attestation_token", `"csr"`, assigned, tenant, "secret-subscription",
+	} {
 		require.NotContains(t, all, secret)
 	}
 }
@@ -353,7 +354,7 @@ func TestAttestation(t *testing.T) {
 func TestUserAssignedIdentities(t *testing.T) {
 	const resource = "/subscriptions/s/resourcegroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/a b&c"
 	for _, id := range []azidentity.ManagedIDKind{
-		azidentity.ClientID("22222222-3333-4444-5555-666666666666"),
+		azidentity.ClientID(assigned),
 		azidentity.ObjectID("33333333-4444-5555-6666-777777777777"),
 		azidentity.ResourceID(resource),
 	} {

@@ -25,8 +25,8 @@ type issuer struct {
 	tracing     tracer
 }
 
-// mint gets a new binding: a key, the metadata that its certificate request names, the attestation of the key if there is a
-// provider, the certificate. A failure that asking again would repeat is marked as [failure.Definite].
+// mint gets a new binding: a key, the metadata that its certificate request names, the attestation of the key if there
+// is a provider, the certificate. A failure that asking again would repeat is marked as [failure.Definite].
 func (i *issuer) mint(ctx context.Context, request mtls.MintRequest) (b *mtls.Binding, err error) {
 	ctx, end := i.tracing.start(ctx, "mint")
 	defer func() { end(err) }()
@@ -72,8 +72,9 @@ func (i *issuer) mint(ctx context.Context, request mtls.MintRequest) (b *mtls.Bi
 	return b, nil
 }
 
-// prepare returns a key and the metadata. A provider other than mtls.SoftwareKeys is asked when IMDS v2 is known to be there, lest a
-// laptop gets a persistent key; before it where a strength is demanded, so that a weaker one ends the mint before any call.
+// prepare returns a key and the metadata. A provider other than mtls.SoftwareKeys is asked when IMDS v2 is known to be
+// there, lest a laptop gets a persistent key; before it where a strength is demanded, so that a weaker one ends the
+// mint before any call.
 func (i *issuer) prepare(ctx context.Context) (key mtls.Key, metadata imds.Metadata, err error) {
 	if i.keys.ahead() {
 		return i.prepareAtOnce(ctx)

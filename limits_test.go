@@ -54,12 +54,15 @@ func (f *fixture) advance() {
 
 // idle waits until every goroutine of the process waits: for the clock, or for a peer that does not answer. A second is
 // the most.
-func idle() {
+func idle() { idleWithin(5000) }
+
+// idleWithin is idle for so many looks at the most.
+func idleWithin(most int) {
 	var work []metrics.Sample
 	for _, state := range []string{"running", "runnable", "not-in-go"} {
 		work = append(work, metrics.Sample{Name: "/sched/goroutines/" + state + ":goroutines"})
 	}
-	for quiet, looks := 0, 0; quiet < 3 && looks < 5000; looks++ {
+	for quiet, looks := 0, 0; quiet < 3 && looks < most; looks++ {
 		time.Sleep(200 * time.Microsecond) // what the network has for somebody reaches him
 		metrics.Read(work)
 		busy := uint64(0)
@@ -72,7 +75,8 @@ func idle() {
 	}
 }
 
-// A request that is never answered is given up on and sent again; the next caller gets its token, whatever deadline the first has.
+// A request that is never answered is given up on and sent again; the next caller gets its token, whatever deadline the
+// first has.
 func TestOneAnswerThatNeverComes(t *testing.T) {
 	for _, endpoint := range []imdstest.Endpoint{imdstest.Issue, imdstest.Token} {
 		t.Run(string(endpoint), func(t *testing.T) {
@@ -317,7 +321,8 @@ func TestEntraHangsWhileATokenServes(t *testing.T) {
 	require.LessOrEqual(t, f.server.Counts().Faults, 40)
 }
 
-// A Retry-After too long to be waited for is remembered: calls get the cause at once, for no request and no key, until it is over.
+// A Retry-After too long to be waited for is remembered: calls get the cause at once, for no request and no key, until
+// it is over.
 func TestLongRetryAfterIsRemembered(t *testing.T) {
 	f := newFixture(t, imdstest.Options{}, nil)
 	keys := &countingKeys{keys: f.keys}
@@ -413,14 +418,13 @@ func TestListenerMayAskForAToken(t *testing.T) {
 			var inside atomic.Bool
 			failed := make(chan error, 1)
 			log.SetEvents(azmtls.EventAuthentication, azmtls.EventBinding, azmtls.EventRecovery)
-			log.SetListener(func(_ log.Event, message string) {
+			hunt.Listen(t, func(_ log.Event, message string) {
 				if strings.Contains(message, line) && inside.CompareAndSwap(false, true) {
 					_, err := f.token(vault)
 					failed <- err
 				}
 			})
 			defer log.SetEvents()
-			defer log.SetListener(nil)
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 			defer cancel()
 			_, err := f.cred.GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{vault}})

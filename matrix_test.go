@@ -20,7 +20,7 @@ import (
 // evidenceFile is the matrix as it was last found, in groups.
 const evidenceFile = "docs/evidence.md"
 
-var updateEvidence = flag.Bool("update", false, "write "+evidenceFile+" anew")
+var update = flag.Bool("update", false, "write the pages of docs anew")
 
 // connection is what the fault meets.
 type connection string
@@ -158,11 +158,20 @@ func TestMatrix(t *testing.T) {
 	if testing.Verbose() {
 		fmt.Println(report(faults, cells, true))
 	}
-	if len(cells) < all || t.Failed() && !*updateEvidence {
+	if os.Getenv("AZMTLS_RELIABILITY") == "1" {
+		deviations := 0
+		for _, c := range cells {
+			if c.verdict != right {
+				deviations++
+			}
+		}
+		t.Logf(`RELIABILITY {"name":"matrix","faults":%d,"cells":%d,"deviations":%d}`, len(faults), len(cells), deviations)
+	}
+	if len(cells) < all || t.Failed() && !*update {
 		return // a part of the matrix was asked for, or it has said what is wrong
 	}
 	table := report(faults, cells, false)
-	if *updateEvidence {
+	if *update {
 		require.NoError(t, os.MkdirAll("docs", 0o755))
 		require.NoError(t, os.WriteFile(evidenceFile, []byte(table), 0o644))
 	}

@@ -45,7 +45,7 @@ func TestMessages(t *testing.T) {
 		}
 	}
 	require.GreaterOrEqual(t, count, 40)
-	if *updateEvidence {
+	if *update {
 		require.NoError(t, os.WriteFile(messagesFile, []byte(page.String()), 0o600))
 	}
 	if runtime.GOOS == "windows" { // whose words for a connection that is refused are others

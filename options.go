@@ -1,16 +1,13 @@
 package azmtls
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"reflect"
-	"strings"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
-	"github.com/azmtls/azmtls/internal/imds"
+	"github.com/azmtls/azmtls/internal/platform"
 	"github.com/azmtls/azmtls/internal/template"
 	"github.com/azmtls/azmtls/mtls"
 )
@@ -23,8 +20,8 @@ const (
 	// [ImdsV2MtlsCredential.BindClientOptions] and bearer tokens for all others, both over mutual TLS. For a resource
 	// that does not support bound tokens it gets bearer tokens.
 	TokenTypeAuto TokenType = iota
-	// TokenTypeMtlsPoP gets proof-of-possession tokens only, and fails where there are none. A client that was not bound cannot
-	// use them: azcore sends every token with the scheme Bearer.
+	// TokenTypeMtlsPoP gets proof-of-possession tokens only, and fails where there are none. A client that was not bound
+	// cannot use them: azcore sends every token with the scheme Bearer.
 	TokenTypeMtlsPoP
 	// TokenTypeBearer gets ordinary bearer tokens only, over mutual TLS.
 	TokenTypeBearer
@@ -57,8 +54,8 @@ type ImdsV2MtlsCredentialOptions struct {
 	// TokenType says which tokens to get. The default is [TokenTypeAuto].
 	TokenType TokenType
 
-	// MinBindingStrength is the weakest key that is acceptable. A weaker one is refused before any network call, and a stored
-	// binding with a weaker one is not used.
+	// MinBindingStrength is the weakest key that is acceptable. A weaker one is refused before any network call, and a
+	// stored binding with a weaker one is not used.
 	MinBindingStrength mtls.BindingStrength
 
 	// KeyProvider provides the keys of certificates. Nil is the strongest provider that the platform has: winstore.Keys on
@@ -75,7 +72,8 @@ type ImdsV2MtlsCredentialOptions struct {
 	Attestation mtls.AttestationProvider
 
 	// MTLSTransport is the template for connections over mutual TLS, to Entra and to resources: proxy, RootCAs, dialer and
-	// timeouts. It is cloned for every certificate, and must have a TLSClientConfig. Nil stands for the defaults of net/http.
+	// timeouts. It is cloned for every certificate, and must have a TLSClientConfig. Nil stands for the defaults of
+	// net/http.
 	MTLSTransport *http.Transport
 
 	// Cache keeps certificates in memory. Nil is one that all credentials of the process share, so that those for the same
@@ -108,7 +106,7 @@ func (o *ImdsV2MtlsCredentialOptions) setDefaults() {
 	o.Logging.IncludeBody = false // bodies hold certificate requests and tokens
 	o.APIVersion = ""             // is for the services of SDK clients
 	if o.KeyProvider == nil {
-		o.KeyProvider = platformKeys()
+		o.KeyProvider = platform.Keys()
 	}
 	if o.Store == nil {
 		o.Store = defaultStore()
@@ -130,51 +128,11 @@ func (o *ImdsV2MtlsCredentialOptions) setDefaults() {
 
 // defaultStore is the platform's, unless whoever runs the machine has switched that off, for us and for MSAL.
 func defaultStore() mtls.Store {
-	switch strings.ToLower(os.Getenv("MSAL_MI_DISABLE_PERSISTENT_CERT_CACHE")) {
-	case "1", "true":
+	if platform.StoreIsSwitchedOff() {
 		return mtls.NoStore{}
 	}
-	return platformStore()
+	return platform.Store()
 }
 
 // sharedCache is the Cache of all credentials that were given none.
 var sharedCache mtls.Cache
-
-// systemAssigned stands for the identity's id in the alias of the system-assigned identity, as in MSAL.NET.
-const systemAssigned = "system_assigned_managed_identity"
-
-// alias returns the name of the identity in memory and store.
-func (o *ImdsV2MtlsCredentialOptions) alias(id imds.ID) string {
-	name, attested := id.Value, 0
-	if name == "" {
-		name = systemAssigned
-	}
-	if o.Attestation != nil {
-		attested = 1
-	}
-	return fmt.Sprintf("%s#att=%d", name, attested)
-}
-
-// identity returns how IMDS is told which identity to use.
-func identity(kind azidentity.ManagedIDKind) (imds.ID, error) {
-	var id imds.ID
-	switch kind := kind.(type) {
-	case nil:
-		return id, nil
-	case azidentity.ClientID:
-		id = imds.ID{Param: "client_id", Value: string(kind)}
-	case azidentity.ObjectID:
-		id = imds.ID{Param: "object_id", Value: string(kind)}
-	case azidentity.ResourceID:
-		id = imds.ID{Param: "mi_res_id", Value: string(kind)}
-	default:
-		return id, fmt.Errorf("ID: %T is none of azidentity.ClientID, azidentity.ObjectID and azidentity.ResourceID", kind)
-	}
-	if id.Value == "" {
-		return id, fmt.Errorf("ID: the %T is empty; leave ID nil for the system-assigned identity", kind)
-	}
-	if strings.ContainsAny(id.Value, "|\r\n\x00") {
-		return id, errors.New("ID: the id contains a character that no identity's id has: '|', CR, LF or NUL")
-	}
-	return id, nil
-}

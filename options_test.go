@@ -3,6 +3,7 @@ package azmtls
 import (
 	"testing"
 
+	"github.com/azmtls/azmtls/internal/platform"
 	"github.com/azmtls/azmtls/mtls"
 	"github.com/stretchr/testify/require"
 )
@@ -14,11 +15,11 @@ func TestDefaultStoreIsSwitchedOff(t *testing.T) {
 		"1":     mtls.NoStore{},
 		"true":  mtls.NoStore{},
 		"TRUE":  mtls.NoStore{},
-		"":      platformStore(),
-		"0":     platformStore(),
-		"false": platformStore(),
-		"yes":   platformStore(),
-		"11":    platformStore(),
+		"":      platform.Store(),
+		"0":     platform.Store(),
+		"false": platform.Store(),
+		"yes":   platform.Store(),
+		"11":    platform.Store(),
 	} {
 		t.Setenv("MSAL_MI_DISABLE_PERSISTENT_CERT_CACHE", value)
 		var options ImdsV2MtlsCredentialOptions

@@ -20,7 +20,8 @@ import (
 	"github.com/azmtls/azmtls/mtls"
 )
 
-// tokenClient asks Entra for tokens. Its pipeline is, outermost first: recovery, the binding, azcore's retry, mutual TLS.
+// tokenClient asks Entra for tokens. Its pipeline is, outermost first: recovery, the binding, azcore's retry, mutual
+// TLS.
 type tokenClient struct {
 	bindings *bindings
 	pipeline runtime.Pipeline
@@ -88,8 +89,8 @@ func (c *tokenClient) recover(ctx context.Context, refusal *mtls.Refusal) (again
 	return again
 }
 
-// resolvePolicy gives a token request its binding: connections, endpoint, client id. It stands above azcore's retry, so that the
-// caller's RetryOptions speak of Entra alone: IMDS has retry rules of its own.
+// resolvePolicy gives a token request its binding: connections, endpoint, client id. It stands above azcore's retry, so
+// that the caller's RetryOptions speak of Entra alone: IMDS has retry rules of its own.
 type resolvePolicy struct{ bindings *bindings }
 
 func (p resolvePolicy) Do(req *policy.Request) (*http.Response, error) {
@@ -114,8 +115,8 @@ func (p resolvePolicy) Do(req *policy.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// exchangeTransport sends a token request over the connections of its binding, and reads the answer whole: one that is cut short is
-// a failure of the connection, and azcore's retry asks again, which does no harm.
+// exchangeTransport sends a token request over the connections of its binding, and reads the answer whole: one that is
+// cut short is a failure of the connection, and azcore's retry asks again, which does no harm.
 type exchangeTransport struct{ clock *clock.Clock }
 
 func (t exchangeTransport) Do(req *http.Request) (*http.Response, error) {

@@ -32,7 +32,8 @@ var recoveryTexts = [...]string{
 	RecoveryUnreplaced: "the refused binding was evicted, and no other could be had",
 	RecoveryFailed: "the refused binding was evicted and the request sent once more with another one, " +
 		"which failed for another reason",
-	RecoveryRefused: "the refused binding was evicted and the request sent once more with another one, which was refused too",
+	RecoveryRefused: "the refused binding was evicted and the request sent once more with another one, " +
+		"which was refused too",
 }
 
 // String says it in words.

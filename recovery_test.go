@@ -35,8 +35,8 @@ func healingFaults() map[string]imdstest.Fault {
 	return faults
 }
 
-// TestHeals is the promise of this library: a binding that is refused, however and wherever it came from, is replaced once,
-// and nothing else is touched.
+// TestHeals is the promise of this library: a binding that is refused, however and wherever it came from, is replaced
+// once, and nothing else is touched.
 func TestHeals(t *testing.T) {
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		for name, fault := range healingFaults() {

@@ -39,8 +39,8 @@ func (z *zeros) Seek(offset int64, whence int) (int64, error) {
 
 func (*zeros) Close() error { return nil }
 
-// Uploads stream: while 256 MiB go through a bound client, or through Client, the heap stays far below 256 MiB, also when the
-// certificate is refused and the body sent again.
+// Uploads stream: while 256 MiB go through a bound client, or through Client, the heap stays far below 256 MiB, also
+// when the certificate is refused and the body sent again.
 func TestUploadsStream(t *testing.T) {
 	const size, step = 256 << 20, 32 << 20
 	var peak atomic.Uint64

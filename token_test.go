@@ -75,7 +75,10 @@ func TestTokensAreCached(t *testing.T) {
 func TestClaimsBypassTheCache(t *testing.T) {
 	f := newFixture(t, imdstest.Options{}, nil)
 	ask := func(claims string) azcore.AccessToken {
-		token, err := f.cred.GetToken(t.Context(), policy.TokenRequestOptions{Scopes: []string{vault}, EnableCAE: true, Claims: claims})
+		token, err := f.cred.GetToken(
+			t.Context(),
+			policy.TokenRequestOptions{Scopes: []string{vault}, EnableCAE: true, Claims: claims},
+		)
 		require.NoError(t, err)
 		return token
 	}
@@ -128,7 +131,12 @@ func TestFailedRefreshKeepsTheToken(t *testing.T) {
 	f := newFixture(t, imdstest.Options{}, nil)
 	first, err := f.token(vault)
 	require.NoError(t, err)
-	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Token, Do: imdstest.EntraError{OAuth: "temporarily_unavailable", AADSTS: "AADSTS90033"}})
+	f.server.Inject(
+		imdstest.Fault{
+			Endpoint: imdstest.Token,
+			Do:       imdstest.EntraError{OAuth: "temporarily_unavailable", AADSTS: "AADSTS90033"},
+		},
+	)
 	f.clock.Advance(34 * time.Minute)
 	for range 50 {
 		token, err := f.token(vault)
@@ -143,7 +151,8 @@ func TestFailedRefreshKeepsTheToken(t *testing.T) {
 	require.Equal(t, 1, f.server.Counts().Faults)
 }
 
-// Bound tokens die with their binding, also with that of another credential which shares it; bearer tokens do not depend on it.
+// Bound tokens die with their binding, also with that of another credential which shares it; bearer tokens do not
+// depend on it.
 func TestTokensAreDroppedWithTheirBinding(t *testing.T) {
 	for tokenType, dropped := range map[azmtls.TokenType]bool{azmtls.TokenTypeMtlsPoP: true, azmtls.TokenTypeBearer: false} {
 		f := newFixture(t, imdstest.Options{}, nil)
@@ -248,7 +257,9 @@ func TestStampedeOfScopes(t *testing.T) {
 func TestCancellationIsPersonal(t *testing.T) {
 	f := newFixture(t, imdstest.Options{}, nil)
 	gate := make(chan struct{})
-	f.server.Inject(imdstest.Fault{Endpoint: imdstest.Issue, At: imdstest.AtAnswer, Do: imdstest.Edit(func(map[string]any) { <-gate })})
+	f.server.Inject(
+		imdstest.Fault{Endpoint: imdstest.Issue, At: imdstest.AtAnswer, Do: imdstest.Edit(func(map[string]any) { <-gate })},
+	)
 	impatient, giveUp := context.WithCancel(t.Context())
 	errs := make(chan error, 2)
 	go func() {

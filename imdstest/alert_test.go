@@ -45,8 +45,8 @@ func TestCertificatesAreVerified(t *testing.T) {
 	}
 }
 
-// handshake connects to the token endpoint with the certificate and returns the error of the handshake or, since a refusal in
-// TLS 1.3 comes after it, of the first read.
+// handshake connects to the token endpoint with the certificate and returns the error of the handshake or, since a
+// refusal in TLS 1.3 comes after it, of the first read.
 func handshake(t *testing.T, s *imdstest.Server, leaf *x509.Certificate) error {
 	t.Helper()
 	config := s.MTLSTransport().TLSClientConfig

@@ -17,7 +17,8 @@ type Respond struct {
 	RetryAfter time.Duration
 	// Header is set over the headers that all answers of the endpoint have. A nil value removes one.
 	Header http.Header
-	Body   string
+	// Body is sent as it is.
+	Body string
 }
 
 func (a Respond) misfit(f Fault) string {

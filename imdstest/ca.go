@@ -41,14 +41,15 @@ type issuer struct {
 	key         *ecdsa.PrivateKey
 }
 
-// newAuthority panics when it runs out of randomness, the only thing that can go wrong.
-func newAuthority() *authority {
+// newAuthority returns one whose server certificate has these names besides. It panics when it runs out of randomness,
+// the only thing that can go wrong.
+func newAuthority(names ...string) *authority {
 	a := &authority{tokenKey: newKey(), issuers: []issuer{newIssuer()}}
 	serverKey := newKey()
 	leaf := must(a.issuers[0].sign(&x509.Certificate{
 		SerialNumber: newSerial(),
 		Subject:      pkix.Name{CommonName: "localhost"},
-		DNSNames:     []string{"localhost"},
+		DNSNames:     append([]string{"localhost"}, names...),
 		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
 		NotBefore:    time.Now().Add(-24 * time.Hour),
 		NotAfter:     time.Now().Add(365 * 24 * time.Hour),

@@ -18,8 +18,8 @@ type Counts struct {
 
 // Rejection is a request that the real service would refuse as well.
 type Rejection struct {
-	Endpoint Endpoint
-	Reason   string
+	Endpoint Endpoint // that the request was for
+	Reason   string   // what is wrong with it
 }
 
 func (r Rejection) String() string { return fmt.Sprintf("%s: %s", r.Endpoint, r.Reason) }
@@ -29,6 +29,7 @@ type counters struct {
 	counts     Counts
 	presented  map[string]int
 	rejections []Rejection
+	expected   []Rejection // their reasons are parts of those that come
 }
 
 // Counts returns what has happened so far.
@@ -38,14 +39,19 @@ func (s *Server) Counts() Counts {
 	return s.counters.counts
 }
 
-// Presented returns how many connections, to the token endpoint and the resource, presented the certificate with this x5t#S256.
+// Presented returns how many connections, to the token endpoint and the resource, presented the certificate with this
+// x5t#S256.
 func (s *Server) Presented(thumbprint string) int {
 	s.counters.mu.Lock()
 	defer s.counters.mu.Unlock()
 	return s.counters.presented[thumbprint]
 }
 
-// Rejections returns the requests that were not as the real services demand, in order. It is empty after a correct run.
+// maxRejections is how many are kept.
+const maxRejections = 10_000
+
+// Rejections returns the requests that were not as the real services demand, in order, the first 10,000 of them. It is
+// empty after a correct run.
 func (s *Server) Rejections() []Rejection {
 	s.counters.mu.Lock()
 	defer s.counters.mu.Unlock()
@@ -75,5 +81,7 @@ func (s *Server) countPresented(endpoint Endpoint, thumbprint string) {
 func (s *Server) reject(endpoint Endpoint, reason string) {
 	s.counters.mu.Lock()
 	defer s.counters.mu.Unlock()
-	s.counters.rejections = append(s.counters.rejections, Rejection{endpoint, reason})
+	if len(s.counters.rejections) < maxRejections {
+		s.counters.rejections = append(s.counters.rejections, Rejection{endpoint, reason})
+	}
 }

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// pssAlgorithm is the AlgorithmIdentifier of RSASSA-PSS with SHA-256, MGF1 with SHA-256 and a salt of 32 bytes, in the one
-// encoding that the live service takes: without NULL after the hash OIDs, without trailerField.
+// pssAlgorithm is the AlgorithmIdentifier of RSASSA-PSS with SHA-256, MGF1 with SHA-256 and a salt of 32 bytes, in the
+// one encoding that the live service takes: without NULL after the hash OIDs, without trailerField.
 var pssAlgorithm = []byte{
 	0x30, 0x3d,
 	0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0a, // id-RSASSA-PSS
@@ -75,7 +75,8 @@ func readRDN(subject *cryptobyte.String, attribute encodingasn1.ObjectIdentifier
 	var set, pair, value cryptobyte.String
 	var oid encodingasn1.ObjectIdentifier
 	switch {
-	case !subject.ReadASN1(&set, asn1.SET) || !set.ReadASN1(&pair, asn1.SEQUENCE) || !set.Empty() || !pair.ReadASN1ObjectIdentifier(&oid):
+	case !subject.ReadASN1(&set, asn1.SET) || !set.ReadASN1(&pair, asn1.SEQUENCE) || !set.Empty() ||
+		!pair.ReadASN1ObjectIdentifier(&oid):
 		return errors.New("malformed")
 	case !oid.Equal(attribute):
 		return fmt.Errorf("attribute %s", oid)

@@ -3,6 +3,7 @@ package imdstest
 import (
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -53,7 +54,8 @@ func (s *Server) token(r *http.Request, client *x509.Certificate) (map[string]an
 	if want := "/" + s.options.TenantID + "/oauth2/v2.0/token"; r.URL.Path != want || r.URL.RawQuery != "" {
 		return nil, bad("the path is not %s", want)
 	}
-	if contentType, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";"); contentType != "application/x-www-form-urlencoded" {
+	const formType = "application/x-www-form-urlencoded"
+	if contentType, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";"); contentType != formType {
 		return nil, bad("the content type is %q", contentType)
 	}
 	raw, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))
@@ -71,9 +73,7 @@ func (s *Server) token(r *http.Request, client *x509.Certificate) (map[string]an
 		}
 	}
 	resource, isDefault := strings.CutSuffix(form.Get("scope"), "/.default")
-	var claims struct {
-		AccessToken map[string]struct{ Values []string } `json:"access_token"`
-	}
+	asked, capabilities, err := readClaims(form.Get("claims"))
 	switch {
 	case form.Get("client_id") != client.Subject.CommonName:
 		return nil, &entraError{"invalid_client", 700027, "the client_id is not that of the certificate"}
@@ -83,23 +83,18 @@ func (s *Server) token(r *http.Request, client *x509.Certificate) (map[string]an
 		return nil, &entraError{"invalid_scope", 70011, "the scope is not one resource with /.default"}
 	case form.Get("token_type") != "mtls_pop" && form.Get("token_type") != "bearer":
 		return nil, bad("the token_type is neither mtls_pop nor bearer")
-	case form.Get("claims") != "" && (!strings.HasPrefix(form.Get("claims"), "{") || json.Unmarshal([]byte(form.Get("claims")), &claims) != nil):
+	case err != nil:
 		return nil, bad("the claims are not the JSON of a claims request")
 	}
-	bound := form.Get("token_type") == "mtls_pop"
-	certificate := ""
-	if bound {
-		certificate = thumbprint(client)
+	granted, tokenType := tokenClaims{AppID: client.Subject.CommonName, Capabilities: capabilities, Asked: asked}, "Bearer"
+	if form.Get("token_type") == "mtls_pop" {
+		granted.Confirmation, tokenType = map[string]string{"x5t#S256": thumbprint(client)}, "mtls_pop"
 	}
-	token, err := s.sign(client.Subject.CommonName, resource, certificate, claims.AccessToken["xms_cc"].Values)
+	token, err := s.sign(granted, resource)
 	if err != nil {
 		return nil, &entraError{"server_error", 90033, err.Error()}
 	}
 	s.count(func(c *Counts) { c.TokenIssued++ })
-	tokenType := "Bearer"
-	if bound {
-		tokenType = "mtls_pop"
-	}
 	return map[string]any{
 		"token_type":   tokenType,
 		"expires_in":   int(s.options.TokenLifetime / time.Second),
@@ -108,26 +103,49 @@ func (s *Server) token(r *http.Request, client *x509.Certificate) (map[string]an
 	}, nil
 }
 
-// sign returns a token for the client, bound to the certificate with this x5t#S256 if there is one.
-func (s *Server) sign(clientID, resource, certificate string, capabilities []string) (string, error) {
+// readClaims reads a claims request, "" for none: all of it, and the capabilities of the client.
+func readClaims(text string) (asked map[string]any, capabilities []string, err error) {
+	if text == "" {
+		return nil, nil, nil
+	}
+	var claims struct {
+		AccessToken map[string]struct{ Values []string } `json:"access_token"`
+	}
+	if !strings.HasPrefix(text, "{") {
+		return nil, nil, errors.New("it is no object")
+	}
+	err = errors.Join(json.Unmarshal([]byte(text), &claims), json.Unmarshal([]byte(text), &asked))
+	return asked, claims.AccessToken["xms_cc"].Values, err
+}
+
+// tokenClaims are those of an access token.
+type tokenClaims struct {
+	jwt.RegisteredClaims
+	Resource     string            `json:"aud"` // one string, as Entra has it
+	AppID        string            `json:"appid"`
+	ObjectID     string            `json:"oid"`
+	TenantID     string            `json:"tid"`
+	Confirmation map[string]string `json:"cnf,omitempty"`    // RFC 8705: x5t#S256
+	Capabilities []string          `json:"xms_cc,omitempty"` // of the client
+	Asked        map[string]any    `json:"asked,omitempty"`  // the simulator's own: what it was asked for with
+}
+
+// GetAudience implements jwt.Claims.
+func (c tokenClaims) GetAudience() (jwt.ClaimStrings, error) {
+	return jwt.ClaimStrings{c.Resource}, nil
+}
+
+// sign returns a token for a client and a resource, with the other claims that it is given.
+func (s *Server) sign(claims tokenClaims, resource string) (string, error) {
 	now := s.options.Time()
-	claims := jwt.MapClaims{
-		"aud":   resource,
-		"iss":   "https://sts.windows.net/" + s.options.TenantID + "/",
-		"iat":   now.Add(-time.Second).Unix(),
-		"nbf":   now.Add(-time.Second).Unix(),
-		"exp":   now.Add(s.options.TokenLifetime).Unix(),
-		"appid": clientID,
-		"oid":   guidOf(clientID),
-		"tid":   s.options.TenantID,
-		"jti":   uuid.NewString(),
+	claims.RegisteredClaims = jwt.RegisteredClaims{
+		Issuer:    "https://sts.windows.net/" + s.options.TenantID + "/",
+		IssuedAt:  jwt.NewNumericDate(now.Add(-time.Second)),
+		NotBefore: jwt.NewNumericDate(now.Add(-time.Second)),
+		ExpiresAt: jwt.NewNumericDate(now.Add(s.options.TokenLifetime)),
+		ID:        uuid.NewString(),
 	}
-	if certificate != "" {
-		claims["cnf"] = map[string]string{"x5t#S256": certificate}
-	}
-	if len(capabilities) > 0 {
-		claims["xms_cc"] = capabilities
-	}
+	claims.Resource, claims.ObjectID, claims.TenantID = resource, s.objectIDOf(claims.AppID), s.options.TenantID
 	return jwt.NewWithClaims(jwt.SigningMethodES256, claims).SignedString(s.authority.tokenKey)
 }
 

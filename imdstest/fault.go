@@ -10,6 +10,7 @@ import (
 // Fault is something that goes wrong at one endpoint: an action at a stage. The two are independent; [Server.Inject]
 // refuses the few pairs that make no sense.
 type Fault struct {
+	// Endpoint is where.
 	Endpoint Endpoint
 	// At is when the fault strikes. The zero value is AtRequest.
 	At Stage
@@ -50,8 +51,20 @@ func (f Fault) misfit() string {
 		return "IMDS speaks plain HTTP, without certificates"
 	case f.Thumbprint != "" && (f.At == AtConnect || f.At == AtHello):
 		return "no certificate is known at this stage, so the fault cannot be limited to one"
+	case f.Skip < 0 || f.Times < 0:
+		return "Skip and Times are counts of calls"
+	case !(f.Rate >= 0 && f.Rate <= 1): // not a number, too
+		return "Rate is a share, from 0 to 1"
 	}
 	return f.Do.misfit(f)
+}
+
+// Validate says why a fault makes no sense, nil if it does. Inject panics for one that does not.
+func (f Fault) Validate() error {
+	if reason := f.misfit(); reason != "" {
+		return fmt.Errorf("imdstest: fault %T %s of endpoint %q: %s", f.Do, f.At, f.Endpoint, reason)
+	}
+	return nil
 }
 
 // injected is a fault and how often it came into question.
@@ -75,15 +88,15 @@ type faults struct {
 // Inject makes a fault happen from now on, until it is removed. Where several could strike at a stage, the one that
 // was injected first does. Faults of AtConnect, AtHello and AtCertificate count connections, the others requests.
 // Inject panics when a fault makes no sense: a stage of the handshake at IMDS, which speaks plain HTTP, a thumbprint
-// before the certificate, a change of an answer before there is one, no action, no such endpoint.
+// before the certificate, a change of an answer before there is one, no action, no such endpoint; see [Fault.Validate].
 func (s *Server) Inject(f Fault) (remove func()) {
-	if reason := f.misfit(); reason != "" {
-		panic(fmt.Sprintf("imdstest: fault %T %s of endpoint %q: %s", f.Do, f.At, f.Endpoint, reason))
+	if err := f.Validate(); err != nil {
+		panic(err.Error())
 	}
 	i := &injected{Fault: f, dice: rand.New(rand.NewPCG(1, 2))}
 	s.faults.mu.Lock()
 	defer s.faults.mu.Unlock()
-	s.faults.list = append(s.faults.list, i)
+	s.faults.list = append(slices.DeleteFunc(s.faults.list, (*injected).spent), i)
 	return func() {
 		s.faults.mu.Lock()
 		defer s.faults.mu.Unlock()

@@ -37,7 +37,7 @@ func (s *Server) serveIMDS(w http.ResponseWriter, r *http.Request) {
 			}
 		})
 		s.exchange(Issue, w, r, s.strictly(Issue, s.issueCredential))
-	case "/metadata/identity/oauth2/token":
+	case "/metadata/identity/oauth2/token", "/metadata/identity/oauth2/token/": // MSAL.js asks the latter
 		s.count(func(c *Counts) { c.V1++ })
 		s.exchange(V1, w, r, s.serveV1)
 	default:
@@ -70,13 +70,18 @@ func (s *Server) strictly(endpoint Endpoint, handle imdsHandler) http.HandlerFun
 			body, err = handle(r, id)
 		}
 		if err != nil {
-			if !errors.Is(err, errUnknownBypass) {
-				s.reject(endpoint, err.Error())
-			}
+			s.rejectUnless(endpoint, err, errUnknownBypass)
 			imdsError(w, http.StatusBadRequest, err.Error())
 			return
 		}
 		writeJSON(w, http.StatusOK, body)
+	}
+}
+
+// rejectUnless notes that a request was not as it must be, unless its error is one that a correct request can get.
+func (s *Server) rejectUnless(endpoint Endpoint, err, correct error) {
+	if _, assigned := errors.AsType[notAssigned](err); !assigned && !errors.Is(err, correct) {
+		s.reject(endpoint, err.Error())
 	}
 }
 
@@ -85,9 +90,6 @@ const bypassCache = "bypass_cache"
 
 // errUnknownBypass is how an IMDS answers that does not know bypass_cache.
 var errUnknownBypass = refuse("the query parameter %s is unknown", bypassCache)
-
-// identity is a managed identity of the machine.
-type identity struct{ clientID, kind string }
 
 // checkIMDS applies the checks that both requests to IMDS v2 have in common, and returns the identity asked for.
 func (s *Server) checkIMDS(r *http.Request, endpoint Endpoint) (identity, error) {

@@ -51,9 +51,17 @@ func request(t *testing.T, s *imdstest.Server, endpoint imdstest.Endpoint) *http
 	if endpoint == imdstest.Issue {
 		der, err := csr.New(testKey(), csr.Params{ClientID: client, TenantID: tenant, CuID: []byte(cuID)})
 		require.NoError(t, err)
-		method, path, body = http.MethodPost, "issuecredential", fmt.Sprintf(`{"csr":%q}`, base64.StdEncoding.EncodeToString(der))
+		method, path, body = http.MethodPost, "issuecredential", fmt.Sprintf(
+			`{"csr":%q}`,
+			base64.StdEncoding.EncodeToString(der),
+		)
 	}
-	req, err := http.NewRequestWithContext(t.Context(), method, s.IMDSURL()+"/metadata/identity/"+path+"?cred-api-version=2.0", strings.NewReader(body))
+	req, err := http.NewRequestWithContext(
+		t.Context(),
+		method,
+		s.IMDSURL()+"/metadata/identity/"+path+"?cred-api-version=2.0",
+		strings.NewReader(body),
+	)
 	require.NoError(t, err)
 	req.Header.Set("Metadata", "true")
 	req.Header.Set("x-ms-client-request-id", uuid.NewString())
@@ -83,11 +91,19 @@ func over(s *imdstest.Server, leaf *x509.Certificate) *http.Client {
 			return &tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: testKey()}, nil
 		}
 	}
-	return &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	return &http.Client{
+		Transport:     transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 }
 
 func form(tokenType string) url.Values {
-	return url.Values{"client_id": {client}, "grant_type": {"client_credentials"}, "scope": {"https://storage.azure.com/.default"}, "token_type": {tokenType}}
+	return url.Values{
+		"client_id":  {client},
+		"grant_type": {"client_credentials"},
+		"scope":      {"https://storage.azure.com/.default"},
+		"token_type": {tokenType},
+	}
 }
 
 func postForm(c *http.Client, s *imdstest.Server, form url.Values) (int, map[string]any, error) {

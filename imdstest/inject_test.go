@@ -1,6 +1,7 @@
 package imdstest_test
 
 import (
+	"math"
 	"slices"
 	"testing"
 
@@ -58,6 +59,10 @@ func TestInjectRefusesNonsense(t *testing.T) {
 		"without a handshake":      {Endpoint: imdstest.Metadata, At: imdstest.AtHello, Do: imdstest.Reset{}},
 		"without certificates":     {Endpoint: imdstest.Issue, Do: imdstest.Respond{}, Thumbprint: "x"},
 		"no certificate is known":  {Endpoint: imdstest.Token, At: imdstest.AtHello, Do: imdstest.Reset{}, Thumbprint: "x"},
+		"counts of calls":          {Endpoint: imdstest.Token, Do: imdstest.Hang{}, Skip: -1},
+		"Times are counts":         {Endpoint: imdstest.Token, Do: imdstest.Hang{}, Times: -1},
+		"from 0 to 1":              {Endpoint: imdstest.Token, Do: imdstest.Hang{}, Rate: 1.5},
+		"Rate is a share":          {Endpoint: imdstest.Token, Do: imdstest.Hang{}, Rate: math.NaN()},
 		"in a handshake":           {Endpoint: imdstest.Token, Do: imdstest.Alert(48)},
 		"is not the status":        {Endpoint: imdstest.Token, Do: imdstest.Respond{Status: 42}},
 		"is no AADSTS code":        {Endpoint: imdstest.Token, Do: imdstest.EntraError{AADSTS: "AADSTSx"}},

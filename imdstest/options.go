@@ -3,6 +3,7 @@ package imdstest
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"net"
 	"net/http"
 	"time"
 
@@ -15,6 +16,12 @@ type Options struct {
 	TenantID string
 	// ClientID of the system-assigned identity. Default: a random GUID.
 	ClientID string
+	// NoSystemAssigned says that the machine has no system-assigned identity. Where it has one user-assigned identity, a
+	// request that names none is for that one; where it has none or several, IMDS answers 400.
+	NoSystemAssigned bool
+	// UserAssigned are the user-assigned identities of the machine. IMDS answers 400 to a request for another one, which
+	// is no Rejection. Nil: whichever a request names is assigned.
+	UserAssigned []Identity
 	// VMID and VMSSID name the machine. Default: a random GUID and none.
 	VMID, VMSSID string
 	// TLSVersion is the one version that the token endpoint and the resource speak: tls.VersionTLS12 or tls.VersionTLS13.
@@ -22,11 +29,13 @@ type Options struct {
 	TLSVersion uint16
 	// CertificateLifetime is how long issued certificates are valid. Negative: they have expired already. Default: 7 days.
 	CertificateLifetime time.Duration
-	// TokenNotAfter, when not 0, gives issued certificates a token window that ends after this time, which may be negative.
+	// TokenNotAfter, when not 0, gives issued certificates a token window that ends after this time, which may be
+	// negative.
 	TokenNotAfter time.Duration
 	// EditCertificate, when set, has the last word on the template of each certificate.
 	EditCertificate func(*x509.Certificate)
-	// TokenLifetime and RefreshIn are the expires_in and refresh_in of tokens, in whole seconds. Default: 1 hour, half of it.
+	// TokenLifetime and RefreshIn are the expires_in and refresh_in of tokens, in whole seconds. Default: 1 hour, half of
+	// it.
 	TokenLifetime, RefreshIn time.Duration
 	// RequireAttestation refuses certificate requests without an attestation token.
 	RequireAttestation bool
@@ -37,6 +46,8 @@ type Options struct {
 	// RefuseBypassCache makes IMDS answer 400 to a request with bypass_cache, as one that does not know it. That is
 	// no Rejection.
 	RefuseBypassCache bool
+	// Listener is what IMDS listens on. Default: a free port of 127.0.0.1. The Server closes it.
+	Listener net.Listener
 	// ResourceHandler serves the requests that the resource has authorised. Default: a JSON account of the caller.
 	ResourceHandler http.Handler
 	// ResourceAudience, when set, is the audience that a token for the resource must have.
@@ -44,7 +55,14 @@ type Options struct {
 	// ResourceClientAuth says whether the resource asks for a client certificate; tls.NoClientCert: it never does.
 	// One that is presented is verified in any case. Default: tls.RequestClientCert.
 	ResourceClientAuth *tls.ClientAuthType
-	// Time returns the current time, which is also the Date of IMDS's answers. Default: time.Now.
+	// Vault makes the resource the front of a key vault, or managed HSM, of this host name, for example
+	// my.vault.azure.net. It answers a request without a token with a vault's challenge, demands the header
+	// x-ms-tokenboundauth with bound tokens, and refuses as a vault does. [Server.MTLSTransport] finds it under its name.
+	// Default: none.
+	Vault string
+	// Clock is the clock of the Server and of its CredentialOptions. Default: the machine's.
+	Clock *Clock
+	// Time returns the current time, which is also the Date of IMDS's answers. Default: that of Clock.
 	Time func() time.Time
 }
 
@@ -67,8 +85,11 @@ func (o Options) withDefaults() Options {
 	if o.ResourceClientAuth == nil {
 		o.ResourceClientAuth = new(tls.RequestClientCert)
 	}
+	if o.Vault != "" {
+		setDefault(&o.ResourceAudience, o.vaultResource)
+	}
 	if o.Time == nil {
-		o.Time = time.Now
+		o.Time = o.Clock.internal().Wall
 	}
 	return o
 }

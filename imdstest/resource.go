@@ -3,6 +3,7 @@ package imdstest
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -12,6 +13,7 @@ import (
 
 // Caller is who a request to the resource comes from.
 type Caller struct {
+	// ClientID is that of the token (appid).
 	ClientID string
 	// Scheme is "mtls_pop" or "Bearer".
 	Scheme string
@@ -33,9 +35,21 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request) {
 	if certificates := r.TLS.PeerCertificates; len(certificates) > 0 {
 		client = certificates[0]
 	}
-	caller, err := s.authorize(r, client)
+	if s.challengeOfVault(w, r) {
+		return
+	}
+	var claims tokenClaims
+	caller, err := s.authorize(r, client, &claims)
 	if err != nil {
 		s.reject(Resource, err.Error())
+		if s.options.Vault != "" {
+			inner := ""
+			if _, unconfirmed := errors.AsType[unconfirmedError](err); unconfirmed {
+				inner = cnfInvalid
+			}
+			writeVaultError(w, err.Error(), inner)
+			return
+		}
 		w.Header().Set("WWW-Authenticate", `mtls_pop error="invalid_token"`)
 		writeJSON(
 			w,
@@ -44,20 +58,18 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request) {
 		)
 		return
 	}
+	if s.challenge(w, claims) {
+		return
+	}
 	s.count(func(c *Counts) { c.ResourceAuthorized++ })
 	s.options.ResourceHandler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, caller)))
 }
 
-// authorize checks the token of a request, and that it was sent the way such a token must be.
-func (s *Server) authorize(r *http.Request, client *x509.Certificate) (Caller, error) {
+// authorize checks the token of a request, whose claims it fills in, and that it was sent the way such a token must be.
+func (s *Server) authorize(r *http.Request, client *x509.Certificate, claims *tokenClaims) (Caller, error) {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if token == "" {
 		return Caller{}, fmt.Errorf("the request carries no token")
-	}
-	var claims struct {
-		jwt.RegisteredClaims
-		AppID        string            `json:"appid"`
-		Confirmation map[string]string `json:"cnf"`
 	}
 	options := []jwt.ParserOption{
 		jwt.WithValidMethods([]string{"ES256"}),
@@ -67,7 +79,8 @@ func (s *Server) authorize(r *http.Request, client *x509.Certificate) (Caller, e
 	if s.options.ResourceAudience != "" {
 		options = append(options, jwt.WithAudience(s.options.ResourceAudience))
 	}
-	if _, err := jwt.ParseWithClaims(token, &claims, func(*jwt.Token) (any, error) { return s.authority.tokenKey.Public(), nil }, options...); err != nil {
+	key := func(*jwt.Token) (any, error) { return s.TokenKey(), nil }
+	if _, err := jwt.ParseWithClaims(token, claims, key, options...); err != nil {
 		return Caller{}, fmt.Errorf("the token is not valid: %w", err)
 	}
 	caller := Caller{ClientID: claims.AppID, Scheme: scheme}
@@ -78,10 +91,12 @@ func (s *Server) authorize(r *http.Request, client *x509.Certificate) (Caller, e
 	switch {
 	case scheme == "mtls_pop" && bound == "":
 		return Caller{}, fmt.Errorf("a token that is bound to no certificate was sent as mtls_pop")
+	case scheme == "mtls_pop" && s.options.Vault != "" && r.Header.Get(boundHeader) != "true":
+		return Caller{}, unconfirmedError("a bound token was sent to a vault without the header " + boundHeader + ": true")
 	case scheme == "mtls_pop" && client == nil:
-		return Caller{}, fmt.Errorf("a bound token was sent on a connection without a certificate")
+		return Caller{}, unconfirmedError("a bound token was sent on a connection without a certificate")
 	case scheme == "mtls_pop" && bound != caller.Thumbprint:
-		return Caller{}, fmt.Errorf(
+		return Caller{}, unconfirmedError(
 			"a token was sent on a connection with another certificate than the one it is bound to",
 		)
 	case scheme == "Bearer" && bound != "":

@@ -3,6 +3,7 @@ package imdstest
 import (
 	"context"
 	"crypto"
+	"crypto/ecdsa"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -10,7 +11,9 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 )
@@ -41,6 +44,7 @@ type Server struct {
 	certified                 certified
 	system                    system
 	counters                  counters
+	demanded                  atomic.Pointer[demand]
 	done                      chan struct{}
 	closing                   sync.Once
 	running                   sync.WaitGroup
@@ -53,25 +57,29 @@ func NewServer(options *Options) *Server {
 		options = &Options{}
 	}
 	s := &Server{options: options.withDefaults(), done: make(chan struct{})}
-	s.authority = newAuthority()
+	s.authority = newAuthority(s.names()...)
 	s.system.recreate(s.options.ClientID)
-	s.imds, s.imdsURL = s.serve(s.serveIMDS, "http", listenPlain)
-	s.entra, s.tokenURL = s.serve(func(w http.ResponseWriter, r *http.Request) {
+	s.imds, s.imdsURL = s.serve(s.options.Listener, s.serveIMDS, "http", listenPlain)
+	s.entra, s.tokenURL = s.serve(nil, func(w http.ResponseWriter, r *http.Request) {
 		s.count(func(c *Counts) { c.Token++ })
 		s.exchange(Token, w, r, s.serveToken)
 	}, "https", s.listenTLS(Token, tls.RequireAnyClientCert))
-	s.resource, s.ownURL = s.serve(func(w http.ResponseWriter, r *http.Request) {
+	s.resource, s.ownURL = s.serve(nil, func(w http.ResponseWriter, r *http.Request) {
 		s.count(func(c *Counts) { c.Resource++ })
 		s.exchange(Resource, w, r, s.serveResource)
 	}, "https", s.listenTLS(Resource, *s.options.ResourceClientAuth))
 	return s
 }
 
-// serve starts an HTTP server on a port of its own and returns its URL.
-func (s *Server) serve(h http.HandlerFunc, scheme string, wrap func(net.Listener) net.Listener) (*http.Server, string) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		panic(fmt.Sprintf("imdstest: cannot listen on loopback: %v", err))
+// serve starts an HTTP server and returns its URL. It listens on a port of its own if it is given no listener.
+func (s *Server) serve(
+	listener net.Listener, h http.HandlerFunc, scheme string, wrap func(net.Listener) net.Listener,
+) (*http.Server, string) {
+	if listener == nil {
+		var err error
+		if listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+			panic(fmt.Sprintf("imdstest: cannot listen on loopback: %v", err))
+		}
 	}
 	server := &http.Server{
 		Handler:     h,
@@ -117,7 +125,9 @@ func (t imdsTransport) Do(req *http.Request) (*http.Response, error) {
 
 // MTLSTransport returns a template for connections over mutual TLS that trusts the simulator's servers.
 func (s *Server) MTLSTransport() *http.Transport {
-	return &http.Transport{TLSClientConfig: &tls.Config{RootCAs: s.CertPool()}, MaxIdleConnsPerHost: 100}
+	return &http.Transport{
+		TLSClientConfig: &tls.Config{RootCAs: s.CertPool()}, DialContext: s.dial, MaxIdleConnsPerHost: 100,
+	}
 }
 
 // IMDSURL returns the base URL of the simulated IMDS, fit for AZURE_POD_IDENTITY_AUTHORITY_HOST.
@@ -126,22 +136,34 @@ func (s *Server) IMDSURL() string { return s.imdsURL }
 // TokenURL returns the mtls_authentication_endpoint that certificates are issued for.
 func (s *Server) TokenURL() string { return s.tokenURL }
 
-// ResourceURL returns the URL of the protected resource.
-func (s *Server) ResourceURL() string { return s.ownURL }
+// ResourceURL returns the URL of the protected resource: that of Options.Vault, if it is one.
+func (s *Server) ResourceURL() string {
+	if s.options.Vault != "" {
+		return "https://" + s.options.Vault
+	}
+	return s.ownURL
+}
+
+// ResourceAddress returns the host:port that the resource listens on. With Options.Vault it is what the vault's name
+// must lead to, for clients that do not use [Server.MTLSTransport].
+func (s *Server) ResourceAddress() string { return strings.TrimPrefix(s.ownURL, "https://") }
 
 // CertPool returns the authorities that signed the certificates of the simulator's servers and the client certificates.
 func (s *Server) CertPool() *x509.CertPool { return s.authority.pool() }
 
-// Authority returns the certificate of the authority that signs client certificates now, for other servers that are to accept
-// them.
+// Authority returns the certificate of the authority that signs client certificates now, for other servers that are to
+// accept them.
 func (s *Server) Authority() *x509.Certificate { return s.authority.current().certificate }
 
-// RotateAuthority has another authority sign client certificates from now on. The simulator's own servers accept those of the
-// old one as before; a server that was only told of the new one does not.
+// TokenKey returns the public key that the tokens are signed with (ES256), for resources that check them.
+func (s *Server) TokenKey() *ecdsa.PublicKey { return &s.authority.tokenKey.PublicKey }
+
+// RotateAuthority has another authority sign client certificates from now on. The simulator's own servers accept those
+// of the old one as before; a server that was only told of the new one does not.
 func (s *Server) RotateAuthority() { s.authority.rotate() }
 
-// IssueCertificate returns a certificate like those of issuecredential, without counting it: for tests that begin with a
-// certificate from an earlier process. It is a new one even with Options.ReissueSame.
+// IssueCertificate returns a certificate like those of issuecredential, without counting it: for tests that begin with
+// a certificate from an earlier process. It is a new one even with Options.ReissueSame.
 func (s *Server) IssueCertificate(public crypto.PublicKey, clientID string) (*x509.Certificate, error) {
 	return s.certify(public, clientID, true)
 }

@@ -1,13 +1,10 @@
 package imdstest
 
 import (
-	"errors"
 	"net/http"
 	"net/url"
 	"strconv"
 	"time"
-
-	"github.com/google/uuid"
 )
 
 // v1Version is the API version that azidentity and MSAL ask with.
@@ -19,13 +16,11 @@ const v1Version = "2018-02-01"
 func (s *Server) serveV1(w http.ResponseWriter, r *http.Request) {
 	id, resource, err := s.checkV1(r)
 	if err != nil {
-		if !errors.Is(err, errV1Probe) {
-			s.reject(V1, err.Error())
-		}
+		s.rejectUnless(V1, err, errV1Probe)
 		imdsError(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	token, err := s.sign(id.clientID, resource, "", nil)
+	token, err := s.sign(tokenClaims{AppID: id.clientID}, resource)
 	if err != nil {
 		imdsError(w, http.StatusInternalServerError, err.Error())
 		return
@@ -73,27 +68,4 @@ func (s *Server) checkV1(r *http.Request) (id identity, resource string, err err
 	delete(query, "resource")
 	id, err = s.identify(query, "msi_res_id")
 	return id, resource, err
-}
-
-// identify returns the identity that the rest of a query names. Both versions of IMDS know the same ones, but for a
-// resource id they have each a parameter of its own.
-func (s *Server) identify(query url.Values, resourceID string) (identity, error) {
-	id := identity{s.system.current(), "SystemAssigned"}
-	for name, values := range query {
-		if len(query) > 1 || len(values) != 1 || values[0] == "" {
-			return identity{}, refuse("the query names more than one identity, or an empty one")
-		}
-		switch name {
-		case "client_id":
-			if uuid.Validate(values[0]) != nil {
-				return identity{}, refuse("client_id is not a GUID")
-			}
-			id = identity{values[0], "UserAssigned"}
-		case resourceID, "object_id":
-			id = identity{guidOf(values[0]), "UserAssigned"}
-		default:
-			return identity{}, refuse("the query parameter %s is unknown", name)
-		}
-	}
-	return id, nil
 }

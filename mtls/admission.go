@@ -13,8 +13,8 @@ import (
 	"github.com/azmtls/azmtls/internal/clock"
 )
 
-// admission is what a Cache knows of a binding that it gave out: its serial, so to speak. IMDS may issue the same certificate
-// twice; the admissions differ. Copies of a binding share it.
+// admission is what a Cache knows of a binding that it gave out: its serial, so to speak. IMDS may issue the same
+// certificate twice; the admissions differ. Copies of a binding share it.
 type admission struct {
 	thumbprint string
 	clock      *clock.Clock
@@ -34,8 +34,8 @@ func (b *Binding) admit(c *clock.Clock) {
 	b.admitted.renewAt = 0.5 * clock.Vary()
 }
 
-// life returns how long the binding is good for, by the clock of IMDS where it has one. Without that our own clock stands in, and
-// judges nothing: a certificate that it calls expired gets its whole life, and Entra the last word.
+// life returns how long the binding is good for, by the clock of IMDS where it has one. Without that our own clock
+// stands in, and judges nothing: a certificate that it calls expired gets its whole life, and Entra the last word.
 func (b *Binding) life(wall time.Time) time.Duration {
 	if !b.Issued.IsZero() {
 		return b.UsableUntil().Sub(b.Issued)
@@ -59,8 +59,8 @@ func (b *Binding) usable() bool {
 	return b.admitted.left() > min(maxMargin, had/10)
 }
 
-// Remaining returns how long the certificate is still valid, by the clock of IMDS where that is known: ours may be wrong. It is
-// that of NotAfter for a binding that no [Cache] gave out.
+// Remaining returns how long the certificate is still valid, by the clock of IMDS where that is known: ours may be
+// wrong. It is that of NotAfter for a binding that no [Cache] gave out.
 func (b *Binding) Remaining() time.Duration {
 	leaf := b.Certificate.Leaf
 	switch {
@@ -83,8 +83,8 @@ func (b *Binding) is(other *Binding) bool {
 	return b.admitted == other.admitted
 }
 
-// Evicted reports whether a [Cache] has evicted the binding since it gave it out. Bound tokens of an evicted binding are
-// worthless: they are bound to its certificate.
+// Evicted reports whether a [Cache] has evicted the binding since it gave it out. Bound tokens of an evicted binding
+// are worthless: they are bound to its certificate.
 func (b *Binding) Evicted() bool { return b.admitted != nil && b.admitted.evicted.Load() }
 
 // markEvicted tells all who hold the binding that it is gone.

@@ -23,8 +23,8 @@ var certificateAlerts = []tls.AlertError{
 // alertCertificateRequired is the one that TLS 1.3 adds to them.
 const alertCertificateRequired tls.AlertError = 116
 
-// peerAlert returns the TLS alert that the server sent. crypto/tls reports it as a *net.OpError with Op "remote error" whose
-// Err is of an unexported type with the kind of a uint8; only QUIC gets the exported tls.AlertError.
+// peerAlert returns the TLS alert that the server sent. crypto/tls reports it as a *net.OpError with Op "remote error"
+// whose Err is of an unexported type with the kind of a uint8; only QUIC gets the exported tls.AlertError.
 func peerAlert(err error) (tls.AlertError, bool) {
 	if alert, ok := errors.AsType[tls.AlertError](err); ok {
 		return alert, true

@@ -36,8 +36,8 @@ func (f *facts) read(req *http.Request, resp *http.Response) {
 	}
 }
 
-// nginxPage is the beginning of the page by which nginx says that it does not take a certificate: the title is its own. What
-// an application echoes from its user stands elsewhere.
+// nginxPage is the beginning of the page by which nginx says that it does not take a certificate: the title is its own.
+// What an application echoes from its user stands elsewhere.
 var nginxPage = regexp.MustCompile(
 	`(?i)^\s*(?:<!doctype[^>]*>\s*)?<html>\s*<head>\s*<title>(?-i:400 The SSL certificate error)</title>`,
 )

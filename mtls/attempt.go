@@ -13,8 +13,8 @@ import (
 	"github.com/azmtls/azmtls/internal/callers"
 )
 
-// attempt is one try of one request: which connection it got, and how far it came. It is the context of the request, so that
-// the dial and the handshake that net/http makes for it find it.
+// attempt is one try of one request: which connection it got, and how far it came. It is the context of the request, so
+// that the dial and the handshake that net/http makes for it find it.
 type attempt struct {
 	context.Context
 	dialed atomic.Pointer[connection] // latest connection opened for this attempt
@@ -90,7 +90,8 @@ func (a *attempt) gotConn(info httptrace.GotConnInfo) {
 
 func (a *attempt) gotFirstResponseByte() { a.answered.Store(true) }
 
-// isUnasked reports that the connection is new, speaks TLS 1.3 and was opened without the server asking for the certificate.
+// isUnasked reports that the connection is new, speaks TLS 1.3 and was opened without the server asking for the
+// certificate.
 func (a *attempt) isUnasked() bool {
 	conn, c := a.got.Load(), a.connection()
 	return conn != nil && c != nil && !a.reused.Load() && !c.sent() &&
@@ -148,8 +149,8 @@ func (a *attempt) callers(err error) error {
 	return nil
 }
 
-// signing returns the error of the private key, if that is what ended the attempt: crypto/tls keeps only its text in TLS 1.3.
-// In a renegotiation, which is one of TLS 1.2, the connection is not known to the signer.
+// signing returns the error of the private key, if that is what ended the attempt: crypto/tls keeps only its text in
+// TLS 1.3. In a renegotiation, which is one of TLS 1.2, the connection is not known to the signer.
 func (a *attempt) signing(c *connection, err error) error {
 	if failed := c.signing.Load(); failed != nil {
 		return failed
@@ -165,10 +166,10 @@ func (a *attempt) isTLS13() bool {
 	return conn != nil && conn.ConnectionState().Version == tls.VersionTLS13
 }
 
-// lastWords returns what ended a connection before the answer began, where net/http reports something else. It reads all the
-// time, and in TLS 1.3 a refusal comes when the request is being written: net/http reads it, closes the connection, and may
-// then say that the write failed, or that the server closed an idle connection. The TLS connection remembers what was read,
-// and how a renegotiation failed.
+// lastWords returns what ended a connection before the answer began, where net/http reports something else. It reads
+// all the time, and in TLS 1.3 a refusal comes when the request is being written: net/http reads it, closes the
+// connection, and may then say that the write failed, or that the server closed an idle connection. The TLS connection
+// remembers what was read, and how a renegotiation failed.
 func (a *attempt) lastWords(err error) error {
 	conn := a.got.Load()
 	if conn == nil {

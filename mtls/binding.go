@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/azmtls/azmtls/internal/endpoint"
+	"github.com/azmtls/azmtls/internal/eventlog"
 	"github.com/azmtls/azmtls/internal/hostport"
 )
 
@@ -33,8 +35,8 @@ type Binding struct {
 	// ClientID is the canonical client id of the identity, a GUID.
 	ClientID string
 
-	// Issued is the Date of the answer by which IMDS issued the certificate: its clock, not ours. It is zero if the answer had
-	// none, and in a binding that was loaded from a store.
+	// Issued is the Date of the answer by which IMDS issued the certificate: its clock, not ours. It is zero if the answer
+	// had none, and in a binding that was loaded from a store.
 	Issued time.Time
 
 	// admitted is set when a Cache takes the binding in; copies share it.
@@ -86,6 +88,16 @@ func (b *Binding) Thumbprint() string {
 	}
 	sum := sha256.Sum256(der)
 	return base64.RawURLEncoding.EncodeToString(sum[:])
+}
+
+// MarshalJSON shows no more of the binding than a log may hold, whatever it is a part of: a [Refusal] for example. A
+// software key would show its private half otherwise.
+func (b *Binding) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		Thumbprint string    `json:"thumbprint"`
+		Host       string    `json:"host"`
+		Until      time.Time `json:"usable_until,omitzero"`
+	}{eventlog.Mask(b.Thumbprint()), b.tokenHost(), b.UsableUntil()})
 }
 
 func (b *Binding) der() []byte {
@@ -163,8 +175,8 @@ func sameKey(certified, held crypto.PublicKey) bool {
 	return ok && key.Equal(held)
 }
 
-// tokenNotAfter reads the end of the token window: a GeneralizedTime or UTCTime, bare or in a SEQUENCE. A malformed value
-// counts as absent, as MSAL has it: NotAfter still bounds the certificate.
+// tokenNotAfter reads the end of the token window: a GeneralizedTime or UTCTime, bare or in a SEQUENCE. A malformed
+// value counts as absent, as MSAL has it: NotAfter still bounds the certificate.
 func tokenNotAfter(leaf *x509.Certificate) (time.Time, bool) {
 	for _, extension := range leaf.Extensions {
 		if !extension.Id.Equal(oidTokenNotAfter) {

@@ -12,6 +12,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"io"
 	"math/big"
@@ -21,6 +22,7 @@ import (
 	"time"
 
 	"github.com/azmtls/azmtls/internal/eventlog"
+	"github.com/azmtls/azmtls/internal/secrets"
 	"github.com/azmtls/azmtls/mtls"
 	"github.com/stretchr/testify/require"
 )
@@ -143,7 +145,8 @@ func TestNewBindingRefusesWhatIsNotOurs(t *testing.T) {
 	require.Equal(t, mtls.StrengthSoftware, b.Strength())
 }
 
-// The token window comes as either time type, bare or wrapped; what cannot be read must not shorten or lengthen anything.
+// The token window comes as either time type, bare or wrapped; what cannot be read must not shorten or lengthen
+// anything.
 func TestUsableUntil(t *testing.T) {
 	end := time.Now().Add(48 * time.Hour).UTC().Truncate(time.Second)
 	generalized, err := asn1.MarshalWithParams(end, "generalized")
@@ -206,4 +209,18 @@ func TestMaskKeepsNoIdentifier(t *testing.T) {
 	require.Equal(t, "111111…#att=0", eventlog.Mask(testClientID+"#att=0"))
 	require.Equal(t, "/subsc…", eventlog.Mask("/subscriptions/secret#fragment"))
 	require.Equal(t, "short", eventlog.Mask("short"))
+}
+
+// A binding that ends up in somebody's JSON, as a part of an error for example, shows neither key nor certificate.
+func TestBindingInJSON(t *testing.T) {
+	b := binding(t, nil)
+	for _, value := range []any{b, refusal(b, "")} {
+		text, err := json.Marshal(value)
+		require.NoError(t, err)
+		require.Contains(t, string(text), `"host":"eus.mtlsauth.example:443"`)
+		require.Less(t, len(text), 300)
+		var search secrets.Search
+		search.Text(string(text))
+		require.Empty(t, search.Found())
+	}
 }

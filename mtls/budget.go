@@ -7,9 +7,10 @@ import (
 	"github.com/azmtls/azmtls/internal/clock"
 )
 
-// budget says when a binding may be evicted and minted again. The first unit is free, the next comes a second later, then 2, 4 …
-// up to the cap. For every cap that passes without one spent, the delay goes back by a step; success gives nothing back, since a
-// peer that refuses every second request succeeds half of the time. Times are the clock's boot time. It must have a cap.
+// budget says when a binding may be evicted and minted again. The first unit is free, the next comes a second later,
+// then 2, 4 … up to the cap. For every cap that passes without one spent, the delay goes back by a step; success gives
+// nothing back, since a peer that refuses every second request succeeds half of the time. Times are the clock's boot
+// time. It must have a cap.
 type budget struct {
 	cap   time.Duration
 	level int           // how often the delay has doubled, and one
@@ -22,7 +23,8 @@ const (
 
 	// tokenCap is the longest delay on the word of the token endpoint and of IMDS.
 	tokenCap = 5 * time.Minute
-	// resourceCap is the one on the word of resources, all of them together: no resource can spend what Entra's word needs.
+	// resourceCap is the one on the word of resources, all of them together: no resource can spend what Entra's word
+	// needs.
 	resourceCap = time.Hour
 )
 
@@ -52,8 +54,8 @@ func (b *budget) charge(now time.Duration) {
 	b.next = now + clock.Spread(delay)
 }
 
-// pausedError says that nothing is tried for now, and unwraps to what went wrong last. [RecoveryPolicy] does not act on a Refusal
-// in it: that one was dealt with.
+// pausedError says that nothing is tried for now, and unwraps to what went wrong last. [RecoveryPolicy] does not act on
+// a Refusal in it: that one was dealt with.
 type pausedError struct {
 	until time.Time
 	cause error

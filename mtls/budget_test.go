@@ -46,8 +46,8 @@ func TestBudgetSimulated(t *testing.T) {
 	}
 }
 
-// The first unit is free, the next ones come after 1 s, 2 s, 4 s … and the cap, give or take a tenth; each cap without one spent
-// takes a step back. Nothing else does.
+// The first unit is free, the next ones come after 1 s, 2 s, 4 s … and the cap, give or take a tenth; each cap without
+// one spent takes a step back. Nothing else does.
 func TestBudgetSteps(t *testing.T) {
 	b := budget{cap: tokenCap}
 	now := time.Hour

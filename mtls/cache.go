@@ -38,8 +38,8 @@ type MintRequest struct {
 }
 
 // Cache keeps bindings in memory over the store of each source. Sources share an entry only when alias, endpoint, key
-// provider and store are the same; a provider or store whose type does not allow == is told apart by its type alone, so give
-// such a one a Cache of its own. The zero value is ready, and safe for concurrent use.
+// provider and store are the same; a provider or store whose type does not allow == is told apart by its type alone, so
+// give such a one a Cache of its own. The zero value is ready, and safe for concurrent use.
 //
 // The Cache answers which binding serves a source. What happens to one is its entry's.
 type Cache struct {
@@ -60,9 +60,9 @@ type identity struct {
 	keys, store     any
 }
 
-// GetOrMint returns the binding of the source: from memory, else from the store, else a new one. Concurrent callers share one
-// mint and its result, which goes on when its caller gives up. Its errors are those of Mint, ctx.Err() for a caller that gave up
-// waiting, and, while no other may be minted, the cause of that.
+// GetOrMint returns the binding of the source: from memory, else from the store, else a new one. Concurrent callers
+// share one mint and its result, which goes on when its caller gives up. Its errors are those of Mint, ctx.Err() for a
+// caller that gave up waiting, and, while no other may be minted, the cause of that.
 func (c *Cache) GetOrMint(ctx context.Context, src Source) (*Binding, error) {
 	return c.entry(src).get(ctx, src)
 }
@@ -75,13 +75,15 @@ func (c *Cache) Renew(ctx context.Context, src Source) error {
 	return c.entry(src).demand(ctx, src)
 }
 
-// RemoveBadCert evicts the binding of a refusal: from memory if it is still the one there and, from the store, every entry of
-// the alias. It is the one way in which a binding is evicted. A newer binding that another process put into the store is adopted
-// instead. Evictions are rationed: there is a budget for the word of the token endpoint, whose host is that of the binding's
-// Endpoint, and one for that of all resources together; a binding whose key is dead goes always.
+// RemoveBadCert evicts the binding of a refusal: from memory if it is still the one there and, from the store, every
+// entry of the alias. It is the one way in which a binding is evicted. A newer binding that another process put into
+// the store is adopted instead. Evictions are rationed: there is a budget for the word of the token endpoint, whose
+// host is that of the binding's Endpoint, and one for that of all resources together; a binding whose key is dead goes
+// always.
 //
-// It reports whether another try is of use: the binding was evicted, now or earlier, or another was adopted. False says that the
-// binding was kept. It never fails: what goes wrong is logged. A store that does not answer is given up on after 2 seconds.
+// It reports whether another try is of use: the binding was evicted, now or earlier, or another was adopted. False says
+// that the binding was kept. It never fails: what goes wrong is logged. A store that does not answer is given up on
+// after 2 seconds.
 func (c *Cache) RemoveBadCert(ctx context.Context, src Source, r *Refusal) (again bool) {
 	if r == nil || r.Binding == nil || r.Binding.der() == nil {
 		return false

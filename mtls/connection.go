@@ -15,8 +15,8 @@ import (
 	"github.com/azmtls/azmtls/internal/limits"
 )
 
-// connection is the connection below TLS, and what is known of it. crypto/tls runs a renegotiation without the context of the dial,
-// and tells nobody how it ends; the records that pass here do.
+// connection is the connection below TLS, and what is known of it. crypto/tls runs a renegotiation without the context
+// of the dial, and tells nobody how it ends; the records that pass here do.
 type connection struct {
 	net.Conn
 	presented atomic.Bool // the first handshake presented our certificate
@@ -144,8 +144,8 @@ func underlying(c net.Conn) *connection {
 	}
 }
 
-// present answers a server's request for a certificate with the binding's. It does so whatever authorities the server lists:
-// crypto/tls would silently send none where the list does not fit, and the server's refusal would then look like
+// present answers a server's request for a certificate with the binding's. It does so whatever authorities the server
+// lists: crypto/tls would silently send none where the list does not fit, and the server's refusal would then look like
 // something else. The signer in it remembers its failure.
 func (t *Transport) present(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
 	presented := t.binding.Certificate
@@ -162,8 +162,8 @@ func (t *Transport) present(request *tls.CertificateRequestInfo) (*tls.Certifica
 	return &presented, nil
 }
 
-// signError says that the private key of a binding failed to sign. crypto/tls keeps only the text of a signer's error in
-// TLS 1.3; this type keeps the error.
+// signError says that the private key of a binding failed to sign. crypto/tls keeps only the text of a signer's error
+// in TLS 1.3; this type keeps the error.
 type signError struct{ err error }
 
 func (e *signError) Error() string { return fmt.Sprintf("the private key failed to sign: %v", e.err) }

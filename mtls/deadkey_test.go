@@ -27,8 +27,8 @@ func (k dyingKey) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts) 
 	return k.Key.Sign(random, digest, opts)
 }
 
-// A key that is found dead after a connection was lost says that the binding must go. It does not say that the request was not
-// processed: one that is not repeatable stays with its caller.
+// A key that is found dead after a connection was lost says that the binding must go. It does not say that the request
+// was not processed: one that is not repeatable stays with its caller.
 func TestKeyFoundDeadAfterALoss(t *testing.T) {
 	for method, repeatable := range map[string]bool{http.MethodPost: false, http.MethodPut: true} {
 		t.Run(method, func(t *testing.T) {

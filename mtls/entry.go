@@ -13,8 +13,8 @@ import (
 	"github.com/azmtls/azmtls/internal/limits"
 )
 
-// entry is what a Cache knows of one identity: the binding that serves it, and what may happen to that. mu guards the fields
-// below it and is never held during I/O.
+// entry is what a Cache knows of one identity: the binding that serves it, and what may happen to that. mu guards the
+// fields below it and is never held during I/O.
 type entry struct {
 	clock     *clock.Clock
 	current   atomic.Pointer[Binding]
@@ -116,7 +116,8 @@ func (e *entry) paused(wait time.Duration, cause error) error {
 	return &pausedError{until: e.clock.Wall().Add(wait), cause: cause}
 }
 
-// obtain gets a binding that memory does not have: from the store, where another process may have put one by now, or a new one.
+// obtain gets a binding that memory does not have: from the store, where another process may have put one by now, or a
+// new one.
 func (e *entry) obtain(ctx context.Context, src Source) (*Binding, error) {
 	if b, err := e.serve(src.MinStrength); b != nil || err != nil {
 		return b, err // it came between this caller's look and its turn

@@ -44,8 +44,8 @@ func plain(t *testing.T) *Binding {
 	}
 }
 
-// A certificate that IMDS issues again is barred no more, not even by a late refusal of the binding that it was first. Where it was
-// not paid for by an eviction, it costs a unit.
+// A certificate that IMDS issues again is barred no more, not even by a late refusal of the binding that it was first.
+// Where it was not paid for by an eviction, it costs a unit.
 func TestReissuedCertificateIsBarredNoMore(t *testing.T) {
 	fake := clock.NewFake(time.Now())
 	e := newEntry(fake.Clock(), &imds{})

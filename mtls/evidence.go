@@ -84,8 +84,8 @@ const (
 	keyVaultRefuses
 )
 
-// table decides, from top to bottom: the first row that holds gives the verdict. It is the one place that says what a failure
-// means, for the token endpoint and for resources, for TLS and for HTTP.
+// table decides, from top to bottom: the first row that holds gives the verdict. It is the one place that says what a
+// failure means, for the token endpoint and for resources, for TLS and for HTTP.
 var table = []struct {
 	when    string
 	holds   func(*facts) bool
@@ -193,7 +193,8 @@ func isLoss(err error) bool {
 	return slices.ContainsFunc(losses, func(loss error) bool { return errors.Is(err, loss) })
 }
 
-// isTimeout looks at every error of the chain: an outer one, like *url.Error, answers for itself and not for what it wraps.
+// isTimeout looks at every error of the chain: an outer one, like *url.Error, answers for itself and not for what it
+// wraps.
 func isTimeout(err error) bool {
 	for ; err != nil; err = errors.Unwrap(err) {
 		if timeout, ok := err.(interface{ Timeout() bool }); ok && timeout.Timeout() {

@@ -29,7 +29,12 @@ func reset() error {
 }
 
 func entra(status int, code string, aadsts ...string) facts {
-	return facts{token: true, sent: true, status: status, oauth: &oauth.Error{StatusCode: status, Code: code, AADSTS: aadsts}}
+	return facts{
+		token:  true,
+		sent:   true,
+		status: status,
+		oauth:  &oauth.Error{StatusCode: status, Code: code, AADSTS: aadsts},
+	}
 }
 
 type judgement struct {
@@ -125,15 +130,27 @@ func TestJudgeConnections(t *testing.T) {
 
 		{"the key failed", with(facts{}, io.EOF, handshake, func(f *facts) { f.signing = errors.New("gone") }), askKey},
 		{"the key failed and signs again", with(facts{}, io.EOF, probed, func(f *facts) { f.signing = io.EOF }), onceMore},
-		{"the key failed, and again", with(facts{}, io.EOF, probed, func(f *facts) { f.signing, f.dead = io.EOF, io.EOF }), keyDead},
-		{"the key is busy", with(facts{}, io.EOF, func(f *facts) { f.signing = fmt.Errorf("busy: %w", ErrKeyNotNow) }), noEvidence},
+		{
+			"the key failed, and again",
+			with(facts{}, io.EOF, probed, func(f *facts) { f.signing, f.dead = io.EOF, io.EOF }),
+			keyDead,
+		},
+		{
+			"the key is busy",
+			with(facts{}, io.EOF, func(f *facts) { f.signing = fmt.Errorf("busy: %w", ErrKeyNotNow) }),
+			noEvidence,
+		},
 
 		{"evicted meanwhile", facts{evicted: true, err: errEvicted}, refused},
 		{"the caller's code", with(sent, io.EOF, confirmed, func(f *facts) { f.callers = io.EOF }), noEvidence},
 		{"the dialer", with(sent, &dialError{syscall.ECONNRESET}, probed, looked, confirmed), noEvidence},
 		{"DNS", with(facts{}, &dialError{&net.DNSError{Err: "no such host"}}), noEvidence},
 		{"timeout", with(sent, os.ErrDeadlineExceeded), noEvidence},
-		{"untrusted server", with(sent, &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}, handshake), noEvidence},
+		{
+			"untrusted server",
+			with(sent, &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}, handshake),
+			noEvidence,
+		},
 		{"plain HTTP peer", with(sent, tls.RecordHeaderError{Msg: "no TLS"}, handshake), noEvidence},
 		{"text that reads like a signer", with(sent, errors.New("tls: failed to sign handshake: key lost")), noEvidence},
 		{"remote error without alert", with(sent, &net.OpError{Op: "remote error"}, first), noEvidence},

@@ -1,15 +1,23 @@
 package mtls
 
 import (
+	"bytes"
 	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/base64"
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"testing"
 	"time"
 
+	"github.com/azmtls/azmtls/internal/keyvault"
 	"github.com/azmtls/azmtls/internal/oauth"
 	"github.com/stretchr/testify/require"
 )
@@ -97,5 +105,75 @@ func FuzzTokenNotAfter(f *testing.F) {
 		b := &Binding{}
 		b.Certificate.Leaf = leaf
 		require.False(t, b.UsableUntil().After(notAfter))
+	})
+}
+
+// Whatever a resource answers: it is a refusal only in the words of one of the two servers that have them, and whoever
+// reads the body next gets it whole.
+func FuzzAnswer(f *testing.F) {
+	f.Add(uint16(400), "text/html", "", []byte("<html><head><title>400 The SSL certificate error</title>"))
+	f.Fuzz(func(t *testing.T, status uint16, contentType, asked string, body []byte) {
+		req := &http.Request{Header: http.Header{}}
+		if asked != "" {
+			req.Header.Set(keyvault.Header, asked)
+		}
+		resp := &http.Response{
+			StatusCode: int(status), Header: http.Header{"Content-Type": {contentType}},
+			Body: io.NopCloser(bytes.NewReader(body)),
+		}
+		facts := facts{sent: true}
+		facts.read(req, resp)
+		after, err := io.ReadAll(resp.Body)
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(body, after))
+		switch facts.said {
+		case nginxRefuses:
+			require.EqualValues(t, http.StatusBadRequest, status)
+			require.Contains(t, string(body), "400 The SSL certificate error")
+		case keyVaultRefuses:
+			require.EqualValues(t, http.StatusUnauthorized, status)
+			require.NotEmpty(t, asked)
+		case nothingSaid:
+			require.False(t, judge(&facts).refuses())
+		}
+	})
+}
+
+// heldKey is a key of which nothing but its public half matters.
+type heldKey struct{ crypto.PublicKey }
+
+func (k heldKey) Public() crypto.PublicKey { return k.PublicKey }
+
+func (heldKey) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) {
+	return nil, errors.New("it does not sign")
+}
+
+func (heldKey) Strength() BindingStrength { return StrengthSoftware }
+
+// Whatever certificate comes: a binding is of a client id and of the key that it certifies, never of another; it is not
+// used beyond its end; and it is told from others by all of its bytes.
+func FuzzCertificate(f *testing.F) {
+	stranger, err := rsa.GenerateKey(rand.Reader, 2048)
+	require.NoError(f, err)
+	const client = "11111111-2222-3333-4444-555555555555"
+	f.Fuzz(func(t *testing.T, der []byte) {
+		leaf, err := x509.ParseCertificate(der)
+		if err != nil {
+			return
+		}
+		_, err = NewBinding(leaf, heldKey{&stranger.PublicKey}, "https://h/tenant", client)
+		require.Error(t, err)
+		b, err := NewBinding(leaf, heldKey{leaf.PublicKey}, "https://h/tenant", client)
+		if err != nil {
+			return
+		}
+		require.Regexp(t, guid, leaf.Subject.CommonName)
+		require.False(t, b.UsableUntil().After(leaf.NotAfter))
+		sum := sha256.Sum256(der)
+		require.Equal(t, base64.RawURLEncoding.EncodeToString(sum[:]), b.Thumbprint())
+		require.Equal(t, der, b.der())
+		if b.vet() == nil {
+			require.False(t, b.UsableUntil().Before(leaf.NotBefore))
+		}
 	})
 }

@@ -98,8 +98,8 @@ func (h *host) knows(now time.Duration) bool {
 	return h.accepted != 0 && now-h.accepted <= knownFor
 }
 
-// lose notes a lost connection and reports whether it confirms an earlier one. The first unconfirmed one counts: a later one that
-// is too near does not take its place.
+// lose notes a lost connection and reports whether it confirms an earlier one. The first unconfirmed one counts: a
+// later one that is too near does not take its place.
 func (h *host) lose(now time.Duration) (confirmed bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -15,8 +15,8 @@ type discard struct{ net.Conn }
 
 func (discard) Write(p []byte) (int, error) { return len(p), nil }
 
-// Two lost connections confirm each other from 250 ms to 5 min apart, unless the host accepted the binding between. The first one
-// counts: one that comes too soon does not take its place.
+// Two lost connections confirm each other from 250 ms to 5 min apart, unless the host accepted the binding between. The
+// first one counts: one that comes too soon does not take its place.
 func TestLossesConfirmEachOther(t *testing.T) {
 	fake := clock.NewFake(time.Now())
 	at := fake.Boot()

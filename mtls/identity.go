@@ -9,14 +9,15 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/azmtls/azmtls/internal/answered"
 	"github.com/azmtls/azmtls/internal/eventlog"
 	"github.com/azmtls/azmtls/internal/limits"
 )
 
 // Identity is whom a certificate speaks for, or whom a machine's metadata names.
 type Identity struct {
-	ClientID string
-	TenantID string
+	ClientID string // a GUID, compared without case
+	TenantID string // likewise
 }
 
 func (i Identity) is(other Identity) bool {
@@ -45,6 +46,7 @@ type holder struct {
 
 // Disowned reports that the metadata of the machine names another identity than that of the binding: an identity that
 // was deleted and made anew, or the disk of another machine. Nothing that was obtained with the binding is of use then.
+// Whoever keeps tokens drops them then, bearer tokens too.
 func (b *Binding) Disowned() bool {
 	return b.admitted != nil && b.admitted.holder != nil && b.admitted.holder.disowned.Load()
 }
@@ -122,7 +124,7 @@ func (e *entry) compare(
 	if wait, cause := e.imds.left(e.clock.Boot()); wait > 0 {
 		return false, cause
 	}
-	who, err := identify(ctx)
+	who, err := identify(answered.With(ctx, &e.imds.answered))
 	if err != nil {
 		e.imds.note(e.clock.Boot(), err)
 		return false, err

@@ -10,19 +10,11 @@ import (
 
 // imds is what is remembered of an IMDS. It is shared by all identities that it certifies.
 type imds struct {
-	answered atomic.Bool
+	answered atomic.Bool // ever
 
 	mu    sync.Mutex
 	until time.Duration // it asked to be left alone so long, by the clock's boot time
 	cause error
-}
-
-// Answered returns the note of whether the IMDS at that endpoint has ever answered: one that has not is given up on
-// early. It is for this module's credentials, which share it.
-func (c *Cache) Answered(endpoint string) *atomic.Bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return &c.imdsAt(endpoint).answered
 }
 
 // imdsAt returns what is remembered of the IMDS at an endpoint. The caller holds c.mu.

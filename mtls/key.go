@@ -54,8 +54,9 @@ func (s *BindingStrength) UnmarshalText(text []byte) error {
 	return fmt.Errorf("mtls: %q is no strength of a key", text)
 }
 
-// ErrKeyNotNow is for the keys of providers: Sign returns an error that wraps it when the key is there and cannot sign at this
-// moment, since its device is busy, locked out or being reset. Any other failure, when it comes twice, says that the key is dead.
+// ErrKeyNotNow is for the keys of providers: Sign returns an error that wraps it when the key is there and cannot sign
+// at this moment, since its device is busy, locked out or being reset. Any other failure, when it comes twice, says
+// that the key is dead.
 var ErrKeyNotNow = errors.New("mtls: the key cannot sign at this moment")
 
 // Key is the private key of a binding. It signs certificate requests and TLS handshakes and never leaves where it

@@ -7,11 +7,11 @@ import (
 	"github.com/azmtls/azmtls/internal/eventlog"
 )
 
-// Some servers ask for the certificate only when they see what the request is for: Key Vault, IIS, Apache with a certificate
-// demanded for one location. In TLS 1.2 they renegotiate, which crypto/tls can do as a client. In TLS 1.3 they use
-// post-handshake authentication (RFC 8446, section 4.6.2), which crypto/tls does not have. So a host that ends a TLS 1.3
-// handshake without asking gets TLS 1.2 from then on; the connection is given up before anything is sent on it. If its first
-// connection with TLS 1.2 fails before it asked for anything, it goes back to TLS 1.3.
+// Some servers ask for the certificate only when they see what the request is for: Key Vault, IIS, Apache with a
+// certificate demanded for one location. In TLS 1.2 they renegotiate, which crypto/tls can do as a client. In TLS 1.3
+// they use post-handshake authentication (RFC 8446, section 4.6.2), which crypto/tls does not have. So a host that ends
+// a TLS 1.3 handshake without asking gets TLS 1.2 from then on; the connection is given up before anything is sent on
+// it. If its first connection with TLS 1.2 fails before it asked for anything, it goes back to TLS 1.3.
 
 // lane is the connections to hosts that are spoken to alike.
 type lane struct {
@@ -48,15 +48,16 @@ func (t *Transport) laneOf(h *host) *lane {
 	return &t.ordinary
 }
 
-// mayAskLate reports that the host may ask for the certificate late, for all that is known, and that the template leaves it TLS 1.2
-// to do so.
+// mayAskLate reports that the host may ask for the certificate late, for all that is known, and that the template
+// leaves it TLS 1.2 to do so.
 func (t *Transport) mayAskLate(h *host) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.lane != laneUsual && t.ordinary.pooled.TLSClientConfig.MinVersion <= tls.VersionTLS12
 }
 
-// changeLane notes what an attempt showed of when the host asks, and reports whether the request is to go over the other lane.
+// changeLane notes what an attempt showed of when the host asks, and reports whether the request is to go over the
+// other lane.
 func (r *roundTrip) changeLane(a *attempt, f *facts) bool {
 	before, now := r.host.learn(a, f)
 	if before != now {
@@ -77,8 +78,8 @@ func (r *roundTrip) changeLane(a *attempt, f *facts) bool {
 	return a.late && now == laneUsual && f.err != nil && !f.sent && f.callers == nil && (f.handshake || !f.written)
 }
 
-// learn returns the lane that the host was in, and the one that it is in from now on. Of attempts that overlap, the first one to
-// show something settles it.
+// learn returns the lane that the host was in, and the one that it is in from now on. Of attempts that overlap, the
+// first one to show something settles it.
 func (h *host) learn(a *attempt, f *facts) (before, now laneState) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -12,9 +12,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// In TLS 1.3 the client is done before the server has looked at the certificate. A refusal, or the end, can overtake the request, and
-// net/http then reports something else: that writing to a closed connection failed, that an idle connection was closed.
-// What counts is what came over the wire.
+// In TLS 1.3 the client is done before the server has looked at the certificate. A refusal, or the end, can overtake
+// the request, and net/http then reports something else: that writing to a closed connection failed, that an idle
+// connection was closed. What counts is what came over the wire.
 func TestEndThatOvertookTheRequest(t *testing.T) {
 	closedIdle := errors.New("http: server closed idle connection") // net/http does not export it
 	alert := imdstest.Fault{Endpoint: imdstest.Token, At: imdstest.AtCertificate, Do: imdstest.Alert(48)}

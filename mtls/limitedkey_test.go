@@ -27,7 +27,8 @@ func (k limitedKey) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts
 	return k.Key.Sign(random, digest, opts)
 }
 
-// A key that cannot sign RSASSA-PSS works, over TLS 1.2: its certificate must not be taken for bad and replaced again and again.
+// A key that cannot sign RSASSA-PSS works, over TLS 1.2: its certificate must not be taken for bad and replaced again
+// and again.
 func TestKeyWithoutPSS(t *testing.T) {
 	for name, version := range map[string]uint16{"both versions": 0, "TLS 1.2": tls.VersionTLS12, "TLS 1.3": tls.VersionTLS13} {
 		t.Run(name, func(t *testing.T) {

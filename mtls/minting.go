@@ -6,14 +6,16 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/azmtls/azmtls/internal/answered"
 	"github.com/azmtls/azmtls/internal/eventlog"
 	"github.com/azmtls/azmtls/internal/failure"
 	"github.com/azmtls/azmtls/internal/flight"
 	"github.com/azmtls/azmtls/internal/stage"
 )
 
-// permit returns what the next mint must ask for, or why there is none now. A mint that follows an eviction was paid with it. One
-// that follows a mint that was definitely refused, or came to nothing, or the eviction of a dead key, costs a unit.
+// permit returns what the next mint must ask for, or why there is none now. A mint that follows an eviction was paid
+// with it. One that follows a mint that was definitely refused, or came to nothing, or the eviction of a dead key,
+// costs a unit.
 func (e *entry) permit() (MintRequest, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -30,11 +32,11 @@ func (e *entry) permit() (MintRequest, error) {
 // mint makes a new binding and keeps it, in memory and store.
 func (e *entry) mint(ctx context.Context, src Source, request MintRequest) (*Binding, error) {
 	begin := e.clock.Boot()
-	b, err := src.mint(ctx, request)
+	b, err := e.ask(ctx, src, request)
 	if err == nil && !request.BypassCache && e.barred(b) {
 		eventlog.Emit(ctx, eventlog.Event{Step: eventlog.Reissued, Alias: src.Alias, Thumbprint: b.Thumbprint()})
 		request.BypassCache = true
-		if other, err := src.mint(ctx, request); err == nil {
+		if other, err := e.ask(ctx, src, request); err == nil {
 			b = other
 		}
 	}
@@ -54,12 +56,12 @@ func (e *entry) mint(ctx context.Context, src Source, request MintRequest) (*Bin
 	return b, nil
 }
 
-// mint has the source make a binding, and vets it.
-func (s Source) mint(ctx context.Context, request MintRequest) (*Binding, error) {
-	if s.Mint == nil {
+// ask has the source make a binding, and vets it.
+func (e *entry) ask(ctx context.Context, src Source, request MintRequest) (*Binding, error) {
+	if src.Mint == nil {
 		return nil, errors.New("mtls: the source has no Mint function")
 	}
-	b, err := s.Mint(ctx, request)
+	b, err := src.Mint(answered.With(ctx, &e.imds.answered), request)
 	if err == nil {
 		err = stage.At(stage.Issue, vetMinted(b))
 	}
@@ -71,7 +73,8 @@ func (b *Binding) usableUntil() string {
 	return "usable until " + b.UsableUntil().UTC().Format(time.RFC3339)
 }
 
-// vetMinted returns why a binding that was just minted cannot be used, nil if it can. IMDS's own clock says whether it is valid.
+// vetMinted returns why a binding that was just minted cannot be used, nil if it can. IMDS's own clock says whether it
+// is valid.
 func vetMinted(b *Binding) error {
 	if b == nil {
 		return failure.Definite(errors.New("mtls: the source minted no binding"))
@@ -107,8 +110,8 @@ func (e *entry) barred(b *Binding) bool {
 	return e.tombstones.bar(b)
 }
 
-// minted puts a new binding in memory. One that was evicted before is used all the same, since the alarm may have been false, and
-// counted.
+// minted puts a new binding in memory. One that was evicted before is used all the same, since the alarm may have been
+// false, and counted.
 func (e *entry) minted(src Source, b *Binding) {
 	e.admit(src, b)
 	b.admitted.minted = true

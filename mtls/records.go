@@ -7,8 +7,8 @@ const (
 	recordHeaderSize       = 5
 )
 
-// records follows the headers of the TLS records that go over a connection in one direction. What they hold may be encrypted;
-// that they come does not hide. The zero value is ready.
+// records follows the headers of the TLS records that go over a connection in one direction. What they hold may be
+// encrypted; that they come does not hide. The zero value is ready.
 type records struct {
 	begun  bool // TLS has begun; before, there may be the words of a proxy
 	header [recordHeaderSize]byte
@@ -57,9 +57,9 @@ func (r *records) note(kind byte) {
 	}
 }
 
-// withCertificate returns how many handshake records a client writes before its ChangeCipherSpec, in TLS 1.2, when it sends a
-// certificate: ClientHello, Certificate, ClientKeyExchange, CertificateVerify, and in a renegotiation the Finished of the
-// handshake before. Without one it writes two less; with an empty one, one less.
+// withCertificate returns how many handshake records a client writes before its ChangeCipherSpec, in TLS 1.2, when it
+// sends a certificate: ClientHello, Certificate, ClientKeyExchange, CertificateVerify, and in a renegotiation the
+// Finished of the handshake before. Without one it writes two less; with an empty one, one less.
 func (r *records) withCertificate() int {
 	if r.changes > 0 {
 		return 5
@@ -67,6 +67,6 @@ func (r *records) withCertificate() int {
 	return 4
 }
 
-// idle reports that the latest handshake of TLS 1.2 has ended as far as this side is concerned: its Finished is what came last.
-// In TLS 1.3 it is encrypted, and looks like data.
+// idle reports that the latest handshake of TLS 1.2 has ended as far as this side is concerned: its Finished is what
+// came last. In TLS 1.3 it is encrypted, and looks like data.
 func (r *records) idle() bool { return r.changes > 0 && r.handshakes == 1 }

@@ -24,8 +24,8 @@ const (
 	data = 23
 )
 
-// Whether a client certificate went out shows in how many handshake records come before the ChangeCipherSpec, however the bytes
-// are cut up, and whatever a proxy was told before.
+// Whether a client certificate went out shows in how many handshake records come before the ChangeCipherSpec, however
+// the bytes are cut up, and whatever a proxy was told before.
 func TestRecordsTellWhatWasSent(t *testing.T) {
 	for name, test := range map[string]struct {
 		kinds []byte

@@ -12,21 +12,21 @@ import (
 	"github.com/azmtls/azmtls/internal/failure"
 )
 
-// RecoveryPolicy runs the rest of a pipeline and, when its binding was refused, has it evicted and runs the rest once more with
-// another one. The second refusal is final. It belongs outside the retry policy, above whatever resolves the binding for a
-// request.
+// RecoveryPolicy runs the rest of a pipeline and, when its binding was refused, has it evicted and runs the rest once
+// more with another one. The second refusal is final. It belongs outside the retry policy, above whatever resolves the
+// binding for a request.
 type RecoveryPolicy struct {
 	evict func(context.Context, *Refusal) (again bool)
 }
 
-// NewRecoveryPolicy returns a RecoveryPolicy. Its evict function gets every refusal and reports whether another try is of use:
-// see [Cache.RemoveBadCert].
+// NewRecoveryPolicy returns a RecoveryPolicy. Its evict function gets every refusal and reports whether another try is
+// of use: see [Cache.RemoveBadCert].
 func NewRecoveryPolicy(evict func(context.Context, *Refusal) (again bool)) *RecoveryPolicy {
 	return &RecoveryPolicy{evict: evict}
 }
 
-// Do implements policy.Policy. Policies below it meet the request a second time as the first time left it, as they do below
-// azcore's bearer token policy.
+// Do implements policy.Policy. Policies below it meet the request a second time as the first time left it, as they do
+// below azcore's bearer token policy.
 func (p *RecoveryPolicy) Do(req *policy.Request) (*http.Response, error) {
 	ctx := req.Raw().Context()
 	resp, err := req.Next()
@@ -59,8 +59,8 @@ func (p *RecoveryPolicy) Do(req *policy.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// refusalOf returns the refusal that an error is about, nil if there is none to act on: a paused error carries one that was dealt
-// with.
+// refusalOf returns the refusal that an error is about, nil if there is none to act on: a paused error carries one that
+// was dealt with.
 func refusalOf(err error) *Refusal {
 	if err == nil || failure.Is[*pausedError](err) {
 		return nil

@@ -7,8 +7,8 @@ import (
 	"github.com/azmtls/azmtls/internal/eventlog"
 )
 
-// Refusal is the error of a binding that was refused, and unwraps to the evidence. [Transport] returns it, [RecoveryPolicy] has
-// its binding evicted by [Cache.RemoveBadCert] and sends the request once more.
+// Refusal is the error of a binding that was refused, and unwraps to the evidence. [Transport] returns it,
+// [RecoveryPolicy] has its binding evicted by [Cache.RemoveBadCert] and sends the request once more.
 type Refusal struct {
 	// Binding is the binding that was refused.
 	Binding *Binding
@@ -33,8 +33,8 @@ func (r *Refusal) Unwrap() error { return r.Err }
 // NonRetriable marks the error for azcore's retry policy: the same binding would be refused again.
 func (*Refusal) NonRetriable() {}
 
-// retriable is a Final refusal as its caller gets it: a lost connection, which azcore's retry policy may well repeat. errors.As
-// finds the Refusal in it, but not its mark.
+// retriable is a Final refusal as its caller gets it: a lost connection, which azcore's retry policy may well repeat.
+// errors.As finds the Refusal in it, but not its mark.
 type retriable struct{ refusal *Refusal }
 
 func (e retriable) Error() string { return e.refusal.Error() }

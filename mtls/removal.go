@@ -88,7 +88,8 @@ func (e *entry) mayLook(r *Refusal) bool {
 	return true
 }
 
-// newer returns a binding that another process has stored since, one that can be used and whose key signs; nil if there is none.
+// newer returns a binding that another process has stored since, one that can be used and whose key signs; nil if there
+// is none.
 func (e *entry) newer(ctx context.Context, src Source, bad *Binding) *Binding {
 	b, err := e.read(ctx, src)
 	switch {
@@ -118,8 +119,8 @@ func (e *entry) succeed(bad, b *Binding) bool {
 	return true
 }
 
-// evict forgets the binding and starts its deletion from the store, which comes before whatever the next mint saves. Without a
-// unit of the budget it does nothing, unless the verdict evicts always: then the next mint waits for one.
+// evict forgets the binding and starts its deletion from the store, which comes before whatever the next mint saves.
+// Without a unit of the budget it does nothing, unless the verdict evicts always: then the next mint waits for one.
 func (e *entry) evict(ctx context.Context, src Source, r *Refusal) (deleted func() error, evicted bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

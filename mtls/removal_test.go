@@ -46,7 +46,8 @@ func TestRemoveBadCert(t *testing.T) {
 	require.EqualValues(t, 3, m.count.Load())
 }
 
-// A binding that was never the one in memory, and is refused while another serves, costs nothing and gets its tombstone.
+// A binding that was never the one in memory, and is refused while another serves, costs nothing and gets its
+// tombstone.
 func TestRefusalOfAnOldBindingTouchesNothing(t *testing.T) {
 	m, store := &minter{t: t}, &memoryStore{}
 	src := m.source("a", store)
@@ -69,8 +70,8 @@ func TestRefusalOfAnOldBindingTouchesNothing(t *testing.T) {
 	require.NotEqual(t, old.Thumbprint(), fresh.Thumbprint())
 }
 
-// Another process has healed and stored its binding: it is adopted, from the eviction on or directly before the mint, and costs
-// nothing.
+// Another process has healed and stored its binding: it is adopted, from the eviction on or directly before the mint,
+// and costs nothing.
 func TestNewerBindingOfAnotherProcessIsAdopted(t *testing.T) {
 	for name, stored := range map[string]struct {
 		edit  func(*mtls.Binding)
@@ -165,7 +166,8 @@ func TestRemoveBadCertSurvivesTheStore(t *testing.T) {
 	}
 }
 
-// A delete that failed is made up for before the next save, so that the next process does not find the refused certificate.
+// A delete that failed is made up for before the next save, so that the next process does not find the refused
+// certificate.
 func TestDeleteIsMadeUpFor(t *testing.T) {
 	m, store := &minter{t: t}, &memoryStore{}
 	src := m.source("a", store)
@@ -240,7 +242,8 @@ func TestRemoveBadCertOutlivesItsCaller(t *testing.T) {
 	require.True(t, bad.Evicted())
 }
 
-// A store that hangs for good holds up nobody, and nothing piles up behind it: at most one operation runs and one waits.
+// A store that hangs for good holds up nobody, and nothing piles up behind it: at most one operation runs and one
+// waits.
 func TestStoreThatHangs(t *testing.T) {
 	hung := make(chan struct{})
 	t.Cleanup(func() { close(hung) })
@@ -258,8 +261,8 @@ func TestStoreThatHangs(t *testing.T) {
 	require.LessOrEqual(t, len(store.calls), 2)
 }
 
-// IMDS keeps what it issued. The evicted certificate is not taken again without asking it to bypass its cache, and taken if it is the
-// same once more, since the alarm may have been false.
+// IMDS keeps what it issued. The evicted certificate is not taken again without asking it to bypass its cache, and
+// taken if it is the same once more, since the alarm may have been false.
 func TestSameCertificateAgain(t *testing.T) {
 	m, store := &minter{t: t, again: binding(t, nil)}, &memoryStore{}
 	src := m.source("a", store)

@@ -67,7 +67,7 @@ func (e *entry) replaceOld(ctx context.Context, src Source, old *Binding) (*Bind
 // renewed mints a binding in the place of another one, which is what it returns if IMDS issued the same certificate.
 func (e *entry) renewed(ctx context.Context, src Source, old *Binding, request MintRequest) (*Binding, error) {
 	begin := e.clock.Boot()
-	b, err := src.mint(ctx, request)
+	b, err := e.ask(ctx, src, request)
 	switch {
 	case err != nil:
 		e.imds.note(e.clock.Boot(), err)

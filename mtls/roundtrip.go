@@ -71,8 +71,8 @@ func (r *roundTrip) do() (*http.Response, error) {
 	}
 }
 
-// try sends the request once and gathers the facts. It reports whether they show that the host belongs in the other lane, and the
-// request is to go there.
+// try sends the request once and gathers the facts. It reports whether they show that the host belongs in the other
+// lane, and the request is to go there.
 func (r *roundTrip) try(transport *http.Transport, req *http.Request) (resp *http.Response, f *facts, changed bool) {
 	if r.binding.Evicted() {
 		return nil, &facts{evicted: true, err: errEvicted}, false
@@ -168,8 +168,8 @@ func (r *roundTrip) refuse(f *facts, v verdict, resp *http.Response) error {
 	return refusal
 }
 
-// fail ends the request. An error that the caller could answer by sending it again must not be answered so while its body is
-// still being read.
+// fail ends the request. An error that the caller could answer by sending it again must not be answered so while its
+// body is still being read.
 func (r *roundTrip) fail(err error) error {
 	if !r.upload.fail() {
 		return failure.NonRetriable(err)

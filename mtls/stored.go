@@ -8,19 +8,16 @@ import (
 
 	"github.com/azmtls/azmtls/internal/endpoint"
 	"github.com/azmtls/azmtls/internal/eventlog"
+	"github.com/azmtls/azmtls/internal/remaining"
 )
-
-// storable is how long a certificate must still be valid to be written to a store or taken from one: a process that finds it there
-// should have a day of it.
-const storable = 24 * time.Hour
 
 // isStorable reports whether enough is left of the binding at that time.
 func (b *Binding) isStorable(at time.Time) bool {
-	return b.Certificate.Leaf.NotAfter.Sub(at) > storable && at.Before(b.UsableUntil())
+	return remaining.Vet(b.Certificate.Leaf.NotAfter, b.UsableUntil(), at) == nil
 }
 
-// load returns the binding that the store holds, nil if there is none that can be used. Where one was evicted before, the key must
-// prove that it signs.
+// load returns the binding that the store holds, nil if there is none that can be used. Where one was evicted before,
+// the key must prove that it signs.
 func (e *entry) load(ctx context.Context, src Source) *Binding {
 	b, err := e.read(ctx, src)
 	if errors.Is(err, ErrNotFound) {
@@ -80,7 +77,7 @@ func (e *entry) vetStored(ctx context.Context, src Source, b *Binding) error {
 	case b.Strength() < src.MinStrength:
 		return fmt.Errorf("its key has strength %s where %s is demanded", b.Strength(), src.MinStrength)
 	case !b.isStorable(e.clock.Wall()):
-		return fmt.Errorf("it is usable for less than %s", storable)
+		return fmt.Errorf("it is usable for less than %s", remaining.Least)
 	case barred:
 		return errors.New("its certificate was refused and could not be removed from the store")
 	case any:
@@ -101,10 +98,14 @@ func (e *entry) save(ctx context.Context, src Source, b *Binding) {
 		return
 	}
 	err := e.queue.enqueue(ctx, func(ctx context.Context) error {
-		e.clean(ctx, src)
+		for e.clean(ctx, src) { // another eviction may come while the store hangs, and be left to this
+		}
+		if b.Evicted() { // while this waited for the store
+			return nil
+		}
 		return src.store().Save(ctx, src.Alias, b)
 	})()
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrKeyNotKept) {
 		eventlog.Emit(ctx, eventlog.Event{Step: eventlog.SaveFailed, Alias: src.Alias, Thumbprint: b.Thumbprint(), Err: err})
 	}
 }
@@ -119,9 +120,14 @@ func (e *entry) clean(ctx context.Context, src Source) bool {
 
 // deleteAll deletes what the store holds, and notes whether it did. It runs in the store's queue.
 func (e *entry) deleteAll(ctx context.Context, src Source) error {
-	err := src.store().DeleteAll(ctx, src.Alias)
 	e.mu.Lock()
-	e.undeleted = err != nil
+	e.undeleted = false // before, since another eviction may come meanwhile
 	e.mu.Unlock()
+	err := src.store().DeleteAll(ctx, src.Alias)
+	if err != nil {
+		e.mu.Lock()
+		e.undeleted = true
+		e.mu.Unlock()
+	}
 	return err
 }

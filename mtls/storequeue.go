@@ -13,9 +13,10 @@ import (
 
 var errStoreOverdue = errors.New("the store has not answered an earlier call yet")
 
-// storeQueue runs the store operations of one alias one at a time, in the order in which they came: a delete that came before a
-// save never removes what was saved. Those who wait for one give up after limits.Store. While one runs, one may wait; while one
-// is overdue, none is taken, so that a store that hangs for good holds up nobody and nothing piles up.
+// storeQueue runs the store operations of one alias one at a time, in the order in which they came: a delete that came
+// before a save never removes what was saved. Those who wait for one give up after limits.Store. While one runs, one
+// may wait; while one is overdue, none is taken, so that a store that hangs for good holds up nobody and nothing piles
+// up.
 type storeQueue struct {
 	mu      sync.Mutex
 	last    <-chan struct{}
@@ -23,8 +24,8 @@ type storeQueue struct {
 	overdue bool
 }
 
-// enqueue starts op behind the earlier ones and returns a function that waits for its result. The operation does not end with its
-// caller's context: what was begun for one is of use to all.
+// enqueue starts op behind the earlier ones and returns a function that waits for its result. The operation does not
+// end with its caller's context: what was begun for one is of use to all.
 func (q *storeQueue) enqueue(ctx context.Context, op func(context.Context) error) (wait func() error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

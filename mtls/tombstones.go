@@ -3,13 +3,15 @@ package mtls
 import (
 	"maps"
 	"time"
+
+	"github.com/azmtls/azmtls/internal/remaining"
 )
 
 // maxTombstones bounds how many an identity has. The budget lets no more come in a day than half of it.
 const maxTombstones = 1000
 
-// tombstones remember certificates that were evicted, by thumbprint and until their NotAfter, so that a store that could not be
-// cleaned never brings them back.
+// tombstones remember certificates that were evicted, by thumbprint and until their NotAfter, so that a store that
+// could not be cleaned never brings them back.
 type tombstones map[string]time.Time
 
 func (t tombstones) add(b *Binding, now time.Time) {
@@ -20,7 +22,7 @@ func (t tombstones) add(b *Binding, now time.Time) {
 		}
 		delete(t, oldest)
 	}
-	notAfter := now.Add(storable)
+	notAfter := now.Add(remaining.Least)
 	if leaf := b.Certificate.Leaf; leaf != nil && leaf.NotAfter.After(notAfter) {
 		notAfter = leaf.NotAfter
 	}

@@ -16,10 +16,10 @@ import (
 	"github.com/azmtls/azmtls/internal/template"
 )
 
-// Transport sends requests over mutual TLS with one binding, on a pool of connections that is the binding's own: a connection,
-// and a resumed TLS session too, keeps the certificate it was opened with. It speaks HTTP/1.1, since a server that
-// asks for the certificate late does so by a TLS 1.2 renegotiation, which HTTP/2 forbids (RFC 9113, section 9.2.1). It follows
-// no redirect. It is a policy.Transporter and an http.RoundTripper, safe for concurrent use.
+// Transport sends requests over mutual TLS with one binding, on a pool of connections that is the binding's own: a
+// connection, and a resumed TLS session too, keeps the certificate it was opened with. It speaks HTTP/1.1, since a
+// server that asks for the certificate late does so by a TLS 1.2 renegotiation, which HTTP/2 forbids (RFC 9113, section
+// 9.2.1). It follows no redirect. It is a policy.Transporter and an http.RoundTripper, safe for concurrent use.
 type Transport struct {
 	binding  *Binding
 	endpoint string // the host of the token endpoint
@@ -29,9 +29,9 @@ type Transport struct {
 	hosts    hosts
 }
 
-// NewTransport returns a Transport for the binding. The template is cloned: its proxy, dialer, timeouts and the trust in its
-// TLSClientConfig apply. Nil stands for the defaults of net/http. A template that dials TLS itself, or has a client certificate
-// of its own, cannot serve: every request then fails with the reason.
+// NewTransport returns a Transport for the binding. The template is cloned: its proxy, dialer, timeouts and the trust
+// in its TLSClientConfig apply. Nil stands for the defaults of net/http. A template that dials TLS itself, or has a
+// client certificate of its own, cannot serve: every request then fails with the reason.
 func NewTransport(h *http.Transport, b *Binding) *Transport {
 	t := &Transport{binding: b, useless: template.Check(h)}
 	if b == nil || b.der() == nil {
@@ -63,7 +63,7 @@ func (t *Transport) specialize(h *http.Transport) *http.Transport {
 		config.MaxVersion = tls.VersionTLS12
 	}
 	config.NextProtos = []string{"http/1.1"}
-	config.ClientSessionCache = nil                      // a session of another binding resumes with that binding's certificate
+	config.ClientSessionCache = nil                      // another binding's session resumes with its certificate
 	config.Renegotiation = tls.RenegotiateFreelyAsClient // one location of a server after the other may ask
 	config.GetClientCertificate = t.present
 	h.TLSClientConfig = config
@@ -88,12 +88,13 @@ func (t *Transport) specialize(h *http.Transport) *http.Transport {
 // Do is [Transport.RoundTrip], for azcore pipelines.
 func (t *Transport) Do(req *http.Request) (*http.Response, error) { return t.RoundTrip(req) }
 
-// RoundTrip sends the request. A failure that speaks of the binding is a *[Refusal]; every other error is returned as it is.
+// RoundTrip sends the request. A failure that speaks of the binding is a *[Refusal]; every other error is returned as
+// it is.
 //
-// A connection that was lost is no evidence yet. A request that may be repeated is sent once more on a fresh connection, after a
-// moment, which confirms the loss or gets the answer; any other is returned with its loss, and its next attempt confirms. A
-// request may be repeated if it is one for a token or GET, HEAD, OPTIONS, TRACE, PUT or DELETE, or has an Idempotency-Key, or if
-// nothing of it was sent; and if its body can be read again (GetBody).
+// A connection that was lost is no evidence yet. A request that may be repeated is sent once more on a fresh
+// connection, after a moment, which confirms the loss or gets the answer; any other is returned with its loss, and its
+// next attempt confirms. A request may be repeated if it is one for a token or GET, HEAD, OPTIONS, TRACE, PUT or
+// DELETE, or has an Idempotency-Key, or if nothing of it was sent; and if its body can be read again (GetBody).
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	r := &roundTrip{Transport: t, upload: upload{req: req}}
 	if t.useless != nil {

@@ -130,7 +130,12 @@ func TestTransportDoesNotRepeatWhatItCannotReadAgain(t *testing.T) {
 		"none":    nil,
 		"failing": func() (io.ReadCloser, error) { return nil, errors.New("the file is gone") },
 	} {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.TokenURL(), io.NopCloser(strings.NewReader("payload")))
+		req, err := http.NewRequestWithContext(
+			t.Context(),
+			http.MethodPost,
+			server.TokenURL(),
+			io.NopCloser(strings.NewReader("payload")),
+		)
 		require.NoError(t, err)
 		req.GetBody = again
 		_, err = mtls.NewTransport(server.MTLSTransport(), b).RoundTrip(req)
@@ -141,8 +146,9 @@ func TestTransportDoesNotRepeatWhatItCannotReadAgain(t *testing.T) {
 	require.Equal(t, 2, server.Counts().Token)
 }
 
-// A server that ends a TLS 1.3 handshake without asking for the certificate gets TLS 1.2, in which it could ask later, and the
-// request only there: once for each host, and said in the log. One that speaks nothing else is spoken to as it likes.
+// A server that ends a TLS 1.3 handshake without asking for the certificate gets TLS 1.2, in which it could ask later,
+// and the request only there: once for each host, and said in the log. One that speaks nothing else is spoken to as it
+// likes.
 func TestTransportNoticesWhoDoesNotAsk(t *testing.T) {
 	for name, test := range map[string]struct {
 		server, template uint16 // lowest versions
@@ -156,14 +162,13 @@ func TestTransportNoticesWhoDoesNotAsk(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var mu sync.Mutex
 			var noticed []string
-			log.SetListener(func(event log.Event, message string) {
+			hunt.Listen(t, func(event log.Event, message string) {
 				mu.Lock()
 				defer mu.Unlock()
 				if event == eventlog.Binding {
 					noticed = append(noticed, message)
 				}
 			})
-			defer log.SetListener(nil)
 			var versions []uint16
 			plain := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 				body, _ := io.ReadAll(r.Body)

@@ -21,8 +21,8 @@ type upload struct {
 
 func hasBody(req *http.Request) bool { return req.Body != nil && req.Body != http.NoBody }
 
-// next returns the request with a body of the attempt's own, at its start. A body of which nothing was read yet is the same one; any
-// other must be had again (GetBody), and not be in use any more.
+// next returns the request with a body of the attempt's own, at its start. A body of which nothing was read yet is the
+// same one; any other must be had again (GetBody), and not be in use any more.
 func (u *upload) next() (*http.Request, error) {
 	if !hasBody(u.req) {
 		return u.req, nil
@@ -80,8 +80,8 @@ func (u *upload) again() (body io.ReadCloser, err error) {
 	return body, nil
 }
 
-// fail ends the last attempt and the upload with it. It reports whether the body is in use no more, so that the caller may
-// read it again.
+// fail ends the last attempt and the upload with it. It reports whether the body is in use no more, so that the caller
+// may read it again.
 func (u *upload) fail() (free bool) {
 	if u.current == nil {
 		if hasBody(u.req) {
@@ -117,8 +117,8 @@ func (b *answerBody) Close() error {
 	return err
 }
 
-// attemptBody is the body of a request as one attempt reads it. net/http may go on reading after RoundTrip has returned; the
-// attemptBody ends that, since the next attempt may read from the same source.
+// attemptBody is the body of a request as one attempt reads it. net/http may go on reading after RoundTrip has
+// returned; the attemptBody ends that, since the next attempt may read from the same source.
 type attemptBody struct {
 	source  io.ReadCloser
 	turn    chan struct{} // held during a Read; guards started and left

@@ -111,27 +111,19 @@ func (f *folder) unchanged(name string, seen fs.FileInfo) (bool, error) {
 	return os.SameFile(info, seen) && info.ModTime().Equal(seen.ModTime()) && info.Size() == seen.Size(), nil
 }
 
-// maxSwept bounds how much one sweep looks at and deletes: others wait for the lock.
-const maxSwept, maxListed = 1000, 20_000
+// maxSwept bounds how much one sweep deletes: others wait for the lock.
+const maxSwept = 1000
 
 // sweep deletes what processes left behind that died while they wrote. What cannot be deleted does no harm.
 func (f *folder) sweep() {
-	dir, err := f.root.Open(".")
-	if err != nil {
-		return
-	}
-	defer dir.Close()
-	for listed, swept := 0, 0; listed < maxListed && swept < maxSwept; {
-		names, _ := dir.Readdirnames(maxSwept)
-		if len(names) == 0 {
-			return
-		}
-		listed += len(names)
-		for _, name := range names {
+	swept := 0
+	_ = f.names(func(batch []string) (more bool) {
+		for _, name := range batch {
 			if strings.HasPrefix(name, temporary) {
 				swept++
 				_ = f.root.Remove(name)
 			}
 		}
-	}
+		return swept < maxSwept
+	})
 }

@@ -33,11 +33,3 @@ func ExampleKeys_Choose() {
 		fmt.Println("certificates would be for a key of strength", strength)
 	}
 }
-
-// What is stored for an identity can be removed by its alias: the identity's id as configured, or
-// system_assigned_managed_identity, and whether it is attested.
-func ExampleStore() {
-	if err := (tpmstore.Store{}).DeleteAll(context.Background(), "system_assigned_managed_identity#att=0"); err != nil {
-		fmt.Println(err)
-	}
-}

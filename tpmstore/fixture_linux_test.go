@@ -160,14 +160,13 @@ func (s *shelf) loaded() string {
 func logged(t testing.TB, text string) func() []string {
 	var mu sync.Mutex
 	var lines []string
-	log.SetListener(func(_ log.Event, line string) {
+	Hunt.Listen(t, func(_ log.Event, line string) {
 		mu.Lock()
 		defer mu.Unlock()
 		if strings.Contains(line, text) {
 			lines = append(lines, line)
 		}
 	})
-	t.Cleanup(func() { log.SetListener(nil) })
 	return func() []string {
 		mu.Lock()
 		defer mu.Unlock()

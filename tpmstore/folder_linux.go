@@ -87,6 +87,31 @@ func vetOwn(info fs.FileInfo) error {
 
 func (f *folder) close() { _ = f.root.Close() }
 
+// maxListed bounds how many files of a folder are looked at.
+const maxListed = 20_000
+
+// names visits the names in the folder, a batch at a time, while more are wanted and no more than maxListed.
+func (f *folder) names(visit func(batch []string) (more bool)) error {
+	dir, err := f.root.Open(".")
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	for listed := 0; listed < maxListed; {
+		batch, err := dir.Readdirnames(1000)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if listed += len(batch); !visit(batch) {
+			return nil
+		}
+	}
+	return nil
+}
+
 // maxFile is more than what a file of ours has.
 const maxFile = 64 << 10
 

@@ -31,9 +31,12 @@ const (
 	title   = "azmtls binding v"
 )
 
+// extension ends the name of each file with a binding.
+const extension = ".binding"
+
 // fileName returns the name of an alias's file.
 func fileName(alias string) string {
-	return fmt.Sprintf("%x.binding", sha256.Sum256([]byte(alias)))
+	return fmt.Sprintf("%x%s", sha256.Sum256([]byte(alias)), extension)
 }
 
 func (r record) encode() ([]byte, error) {

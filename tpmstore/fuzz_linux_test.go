@@ -3,9 +3,12 @@ package tpmstore
 import (
 	"bytes"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
+
+var someTime = time.Date(2026, 11, 25, 0, 0, 0, 0, time.UTC)
 
 // Whatever lies in the folder: what is read as a record is one that was written, to the byte that counts, and what
 // comes of it is a binding of this alias.

@@ -178,6 +178,9 @@ func TestKilledWhileSaving(t *testing.T) {
 		torn.Load(),
 	)
 	require.NotZero(t, torn.Load(), "some were killed at work")
+	if os.Getenv("AZMTLS_RELIABILITY") == "1" {
+		t.Logf(`RELIABILITY {"name":"crash","kills":%d,"survived":%d,"system":"linux, while saving"}`, killings, killings)
+	}
 }
 
 // killOnce has another process save bindings that begin after the last one, kills it and looks at what it left.

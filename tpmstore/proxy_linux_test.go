@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/binary"
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -16,7 +17,9 @@ import (
 
 	"github.com/azmtls/azmtls/mtls"
 	"github.com/google/go-tpm/tpm2"
+	"github.com/google/go-tpm/tpm2/transport"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // proxy stands between a key and its TPM, and answers some commands itself.
@@ -32,6 +35,7 @@ type proxy struct {
 	pieces  time.Duration // and waits so long between them
 	hangUp  bool          // ends the connection instead of an answer
 	silence chan struct{} // no answer until it is closed
+	manages bool          // removes what a connection left in the TPM's memory, as the kernel's resource manager does
 	seen    []tpm2.TPMCC
 	running int // commands
 	most    int // at once
@@ -79,6 +83,10 @@ func (p *proxy) commands() []tpm2.TPMCC {
 
 func (p *proxy) serve(client net.Conn, upstream string) {
 	tpm, err := net.Dial("unix", upstream)
+	for errors.Is(err, unix.EAGAIN) { // swtpm has no room for another who waits
+		time.Sleep(time.Millisecond)
+		tpm, err = net.Dial("unix", upstream)
+	}
 	if err != nil {
 		return
 	}
@@ -86,8 +94,32 @@ func (p *proxy) serve(client net.Conn, upstream string) {
 	for {
 		command, err := readMessage(client)
 		if err != nil || !p.pass(client, tpm, command) {
-			return
+			break
 		}
+	}
+	p.mu.Lock()
+	manages := p.manages
+	p.mu.Unlock()
+	if manages {
+		removeTransients(tpm)
+	}
+}
+
+// removeTransients removes all keys that are loaded. A connection has swtpm for itself, so that they are its own.
+func removeTransients(conn net.Conn) {
+	tpm := transport.FromReadWriter(conn)
+	found, err := tpm2.GetCapability{
+		Capability: tpm2.TPMCapHandles, Property: firstTransient, PropertyCount: 100,
+	}.Execute(tpm)
+	if err != nil {
+		return
+	}
+	loaded, err := found.CapabilityData.Data.Handles()
+	if err != nil {
+		return
+	}
+	for _, handle := range loaded.Handle {
+		_, _ = tpm2.FlushContext{FlushHandle: handle}.Execute(tpm)
 	}
 }
 

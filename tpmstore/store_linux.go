@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/azmtls/azmtls/internal/eventlog"
+	"github.com/azmtls/azmtls/internal/remaining"
 	"github.com/azmtls/azmtls/mtls"
 )
 
@@ -38,9 +39,6 @@ type files struct {
 	prove  func(*key, context.Context) error // nil, errDead or any other error
 }
 
-// minRemaining is what must be left of a certificate for a process that takes it from the store.
-const minRemaining = 24 * time.Hour
-
 func (s files) load(ctx context.Context, alias string) (*mtls.Binding, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -63,8 +61,7 @@ func (s files) load(ctx context.Context, alias string) (*mtls.Binding, error) {
 	if err != nil {
 		return nil, err
 	}
-	now, leaf := s.now(), b.Certificate.Leaf
-	if leaf.NotAfter.Sub(now) <= minRemaining || !b.UsableUntil().After(now) {
+	if remaining.Vet(b.Certificate.Leaf.NotAfter, b.UsableUntil(), s.now()) != nil {
 		return nil, mtls.ErrNotFound
 	}
 	k := b.Certificate.PrivateKey.(*key)
@@ -123,7 +120,10 @@ func storable(alias string, b *mtls.Binding) (record, error) {
 	}
 	k, ok := b.Certificate.PrivateKey.(*key)
 	if !ok {
-		return record{}, errors.New("tpmstore: only a binding whose private key is in a TPM is stored, one in software never")
+		return record{}, fmt.Errorf(
+			"tpmstore: only a binding whose private key is in a TPM is stored, one in software never: %w",
+			mtls.ErrKeyNotKept,
+		)
 	}
 	if _, err := mtls.NewBinding(b.Certificate.Leaf, k, b.Endpoint, b.ClientID); err != nil {
 		return record{}, fmt.Errorf("tpmstore: the binding cannot be stored: %w", err)

@@ -26,6 +26,9 @@ func (Store) Save(context.Context, string, *mtls.Binding) error { return errUnsu
 // DeleteAll returns an error that is [errors.ErrUnsupported].
 func (Store) DeleteAll(context.Context, string) error { return errUnsupported }
 
+// List returns an error that is [errors.ErrUnsupported].
+func (Store) List(context.Context) ([]mtls.Stored, error) { return nil, errUnsupported }
+
 // Key returns an error that is [errors.ErrUnsupported].
 func (Keys) Key(context.Context) (mtls.Key, error) { return nil, errUnsupported }
 

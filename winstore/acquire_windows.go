@@ -62,7 +62,8 @@ func strengthOf(k cngKey, provider string, storage keyStorage) mtls.BindingStren
 	return mtls.StrengthSoftware
 }
 
-// keyContainer reads where the key of a certificate lives. The error is CRYPT_E_NOT_FOUND when the certificate has none.
+// keyContainer reads where the key of a certificate lives. The error is CRYPT_E_NOT_FOUND when the certificate has
+// none.
 func keyContainer(certificate *windows.CertContext) (container, error) {
 	data, err := property(certificate, certKeyProvInfoProperty)
 	if err != nil {

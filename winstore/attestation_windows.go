@@ -49,13 +49,15 @@ func (a *KeyGuardAttestation) Attest(ctx context.Context, request mtls.Attestati
 	k, ok := request.Key.(*key)
 	if !ok {
 		return "", fmt.Errorf(
-			"winstore: KeyGuardAttestation attests KeyGuard keys of winstore.Keys, not %T; winstore.Keys{}.Choose tells what there is",
+			"winstore: KeyGuardAttestation attests KeyGuard keys of winstore.Keys, not %T; "+
+				"winstore.Keys{}.Choose tells what there is",
 			request.Key,
 		)
 	}
 	if k.strength != mtls.StrengthKeyGuard {
 		return "", fmt.Errorf(
-			"winstore: KeyGuardAttestation attests KeyGuard keys; this one is of strength %s, and winstore.Keys{}.Choose tells why",
+			"winstore: KeyGuardAttestation attests KeyGuard keys; this one is of strength %s, "+
+				"and winstore.Keys{}.Choose tells why",
 			k.strength,
 		)
 	}

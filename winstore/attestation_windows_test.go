@@ -55,7 +55,8 @@ func counter(t *testing.T, a *KeyGuardAttestation, name string) int {
 	return int(int32(n))
 }
 
-// The token that the library gives for the key is used until shortly before it expires, for that key only, and given back.
+// The token that the library gives for the key is used until shortly before it expires, for that key only, and given
+// back.
 func TestAttestation(t *testing.T) {
 	now := time.Now()
 	a := &KeyGuardAttestation{Library: standIn(t)}
@@ -66,12 +67,11 @@ func TestAttestation(t *testing.T) {
 
 	var logged strings.Builder
 	var mu sync.Mutex
-	log.SetListener(func(_ log.Event, message string) {
+	Hunt.Listen(t, func(_ log.Event, message string) {
 		mu.Lock()
 		defer mu.Unlock()
 		logged.WriteString(message + "\n")
 	})
-	defer log.SetListener(nil)
 	token, err := request(k)
 	require.NoError(t, err)
 	require.Equal(t, first, token)
@@ -184,8 +184,8 @@ func TestAttestationFails(t *testing.T) {
 	}
 }
 
-// A library in the working directory, or on the PATH, may be anybody's. Beside the executable, it is the installer's. Other
-// processes look for it, since this one has it already.
+// A library in the working directory, or on the PATH, may be anybody's. Beside the executable, it is the installer's.
+// Other processes look for it, since this one has it already.
 func TestAttestationLibraryIsLookedFor(t *testing.T) {
 	library, elsewhere := standIn(t), t.TempDir()
 	program, err := os.Executable()

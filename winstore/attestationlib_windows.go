@@ -14,8 +14,8 @@ import (
 
 const attestationDLL = "AttestationClientLib.dll"
 
-// attestationLibrary is the loaded AttestationClientLib.dll. Its functions are declared in AttestationApi.h of the NuGet package
-// Microsoft.Azure.Security.KeyGuardAttestation:
+// attestationLibrary is the loaded AttestationClientLib.dll. Its functions are declared in AttestationApi.h of the
+// NuGet package Microsoft.Azure.Security.KeyGuardAttestation:
 //
 //	long InitAttestationLib(AttestationLogInfo *info)
 //	long AttestKeyGuardImportKey(const char *endpoint, const char *auth_token, const char *client_payload,
@@ -104,7 +104,8 @@ func (l *attestationLibrary) attest(endpoint string, key windows.Handle, clientI
 	}
 	if int32(code) != 0 {
 		return "", fmt.Errorf(
-			"winstore: AttestKeyGuardImportKey: 0x%08X; is this a Trusted Launch VM whose vTPM is capable of attestation (tpmtool getdeviceinformation)?",
+			"winstore: AttestKeyGuardImportKey: 0x%08X; is this a Trusted Launch VM whose vTPM is capable of attestation "+
+				"(tpmtool getdeviceinformation)?",
 			uint32(code),
 		)
 	}

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// capiKey is a key of the older CryptoAPI, which signs PKCS #1 v1.5 only. Whoever stored the certificate chose it; azmtls makes
-// none.
+// capiKey is a key of the older CryptoAPI, which signs PKCS #1 v1.5 only. Whoever stored the certificate chose it;
+// azmtls makes none.
 type capiKey struct {
 	provider windows.Handle
 	spec     uint32

@@ -21,6 +21,7 @@ var Roles = map[string]func(arguments []string) error{
 	"stress":  stress,
 	"attest":  attest,
 	"plant":   plantFile,
+	"save":    saveForEver,
 }
 
 // Child is another process. It gets the lines that the test sends, and the test those that it prints.
@@ -69,4 +70,10 @@ func (c *Child) Wait() string {
 	require.NoError(c.t, err)
 	require.NoError(c.t, c.cmd.Wait(), "the child says: %s", c.errors)
 	return string(rest)
+}
+
+// Kill kills the child (TerminateProcess) and waits for its end.
+func (c *Child) Kill() {
+	require.NoError(c.t, c.cmd.Process.Kill())
+	_ = c.cmd.Wait()
 }

@@ -1,5 +1,5 @@
-// Package winstore keeps bindings where Windows keeps certificates and keys: [Store] is CurrentUser\My, [Keys] are keys of CNG,
-// isolated by virtualization-based security or in a TPM where the machine has that. Both are the defaults of
+// Package winstore keeps bindings where Windows keeps certificates and keys: [Store] is CurrentUser\My, [Keys] are keys
+// of CNG, isolated by virtualization-based security or in a TPM where the machine has that. Both are the defaults of
 // azmtls on Windows. What is stored is byte-compatible with MSAL.NET, so that a Go and a .NET process of one user share
 // one binding.
 //

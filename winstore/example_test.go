@@ -2,22 +2,12 @@ package winstore_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/azmtls/azmtls"
 	"github.com/azmtls/azmtls/mtls"
 	"github.com/azmtls/azmtls/winstore"
 )
-
-// On Windows, nil options have a Store and Keys. What is stored for an identity can be removed by its alias: the identity's id
-// as configured, or system_assigned_managed_identity, and whether it is attested.
-func ExampleStore() {
-	err := winstore.Store{}.DeleteAll(context.Background(), "system_assigned_managed_identity#att=0")
-	if errors.Is(err, errors.ErrUnsupported) {
-		fmt.Println("this is not Windows")
-	}
-}
 
 // Why a machine has no stronger key. No key is made to find that out.
 func ExampleKeys_Choose() {

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"testing"
 
+	"github.com/azmtls/azmtls/internal/secrets"
 	"github.com/azmtls/azmtls/mtls"
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
@@ -13,11 +14,19 @@ import (
 
 // For the tests in package winstore_test, which use the credential on top of this package.
 
+// Hunt searches the log that all tests of this folder write.
+var Hunt secrets.Search
+
 // Container names where a key lives.
 type Container = container
 
 // Nowhere is a container that is not there.
-var Nowhere = Container{provider: capiProvider, name: "azmtls-test-nowhere", providerType: windows.PROV_RSA_AES, keySpec: 1}
+var Nowhere = Container{
+	provider:     capiProvider,
+	name:         "azmtls-test-nowhere",
+	providerType: windows.PROV_RSA_AES,
+	keySpec:      1,
+}
 
 // PersistedKey makes a key that outlives its process until the test ends.
 func PersistedKey(t testing.TB) (mtls.Key, Container) {
@@ -44,7 +53,16 @@ func UnusableKey(t testing.TB) (mtls.Key, Container) {
 
 // StartPlanting has another process store the certificate in a file.
 func StartPlanting(t testing.TB, friendlyName, file string, c Container) *Child {
-	return StartChild(t, "plant", friendlyName, file, c.provider, c.name, strconv.Itoa(int(c.providerType)), strconv.Itoa(int(c.keySpec)))
+	return StartChild(
+		t,
+		"plant",
+		friendlyName,
+		file,
+		c.provider,
+		c.name,
+		strconv.Itoa(int(c.providerType)),
+		strconv.Itoa(int(c.keySpec)),
+	)
 }
 
 // plantFile is that process.
@@ -61,7 +79,11 @@ func plantFile(arguments []string) error {
 	if err != nil {
 		return err
 	}
-	return plant(arguments[0], der, container{provider: arguments[2], name: arguments[3], providerType: uint32(providerType), keySpec: uint32(keySpec)})
+	return plant(
+		arguments[0],
+		der,
+		container{provider: arguments[2], name: arguments[3], providerType: uint32(providerType), keySpec: uint32(keySpec)},
+	)
 }
 
 // Unplant removes a certificate.

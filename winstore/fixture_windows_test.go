@@ -23,7 +23,8 @@ import (
 
 const capiProvider = "Microsoft Enhanced RSA and AES Cryptographic Provider"
 
-// persistedKey makes a key of CryptoAPI that lasts until the test ends. It is the one kind that outlives its process under Wine.
+// persistedKey makes a key of CryptoAPI that lasts until the test ends. It is the one kind that outlives its process
+// under Wine.
 func persistedKey(t testing.TB) *key {
 	name := "azmtls-test-" + uuid.NewString()
 	k, err := newCAPIKey(name)

@@ -5,8 +5,9 @@ import (
 	"strings"
 )
 
-// A friendly name is how MSAL.NET marks its certificates (MsiCertificateFriendlyNameEncoder): MSAL|alias=<alias>|ep=<endpoint>.
-// Values are not escaped. A reader ignores keys that it does not know, and the last of several equal keys counts.
+// A friendly name is how MSAL.NET marks its certificates (MsiCertificateFriendlyNameEncoder):
+// MSAL|alias=<alias>|ep=<endpoint>. Values are not escaped. A reader ignores keys that it does not know, and the last
+// of several equal keys counts.
 const (
 	namePrefix  = "MSAL|"
 	aliasKey    = "alias"

@@ -24,7 +24,8 @@ import (
 
 const tenant = "72f988bf-86f1-41af-91ab-2d7cd011db47"
 
-// machine is a VM: an IMDS with a user-assigned identity, and processes that get tokens for it with the defaults of Windows.
+// machine is a VM: an IMDS with a user-assigned identity, and processes that get tokens for it with the defaults of
+// Windows.
 type machine struct {
 	*testing.T
 	server          *imdstest.Server
@@ -37,18 +38,30 @@ func newMachine(t *testing.T) *machine {
 	t.Cleanup(server.Close)
 	m := &machine{T: t, server: server, identity: uuid.NewString(), authority: filepath.Join(t.TempDir(), "authority.pem")}
 	m.alias = m.identity + "#att=0"
-	require.NoError(t, os.WriteFile(m.authority, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Authority().Raw}), 0o600))
+	require.NoError(
+		t,
+		os.WriteFile(m.authority, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Authority().Raw}), 0o600),
+	)
 	t.Cleanup(func() { require.NoError(t, winstore.Store{}.DeleteAll(context.Background(), m.alias)) })
 	return m
 }
 
 // token has another process get a token.
 func (m *machine) token() {
+	m.awaitToken(m.startToken())
+	require.Empty(m, m.server.Rejections())
+}
+
+// startToken starts a process that gets a token.
+func (m *machine) startToken() *winstore.Child {
 	m.Setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", m.server.IMDSURL())
-	c := winstore.StartChild(m, "token", m.identity, m.authority)
+	return winstore.StartChild(m, "token", m.identity, m.authority)
+}
+
+// awaitToken waits until it has.
+func (m *machine) awaitToken(c *winstore.Child) {
 	require.Equal(m, "got a token", c.Line())
 	c.Wait()
-	require.Empty(m, m.server.Rejections())
 }
 
 // token is that process.
@@ -103,8 +116,8 @@ func (m *machine) friendlyName() string {
 	return "MSAL|alias=" + m.alias + "|ep=" + m.server.TokenURL() + "/" + tenant
 }
 
-// A binding outlives its process in CurrentUser\My. Where its key does not, as under Wine, the next process finds a certificate
-// that looks perfect and cannot sign: it mints one more, and the dead one is gone.
+// A binding outlives its process in CurrentUser\My. Where its key does not, as under Wine, the next process finds a
+// certificate that looks perfect and cannot sign: it mints one more, and the dead one is gone.
 func TestSecondProcess(t *testing.T) {
 	m := newMachine(t)
 	m.token()
@@ -137,8 +150,8 @@ func TestStoreIsSwitchedOff(t *testing.T) {
 	require.Equal(t, []string{planted}, m.stored())
 }
 
-// A binding that another process stored, with a key that lives, is used as it is: no mint. That its key is one of the older
-// CryptoAPI costs no more than TLS 1.3.
+// A binding that another process stored, with a key that lives, is used as it is: no mint. That its key is one of the
+// older CryptoAPI costs no more than TLS 1.3.
 func TestSecondProcessUsesTheBindingOfTheFirst(t *testing.T) {
 	m := newMachine(t)
 	key, c := winstore.PersistedKey(t)
@@ -150,8 +163,8 @@ func TestSecondProcessUsesTheBindingOfTheFirst(t *testing.T) {
 	require.Equal(t, []string{planted}, m.stored())
 }
 
-// What this project is for: a certificate that every process picked up, and that failed every handshake until a person deleted it,
-// is gone after the first GetToken, for one mint. Nothing else in the store is touched.
+// What this project is for: a certificate that every process picked up, and that failed every handshake until a person
+// deleted it, is gone after the first GetToken, for one mint. Nothing else in the store is touched.
 func TestStickyBadCertificate(t *testing.T) {
 	working, container := winstore.PersistedKey(t)
 	unusable, unusableContainer := winstore.UnusableKey(t)

@@ -60,8 +60,9 @@ func newKey(native nativeKey, strength mtls.BindingStrength, c container) (*key,
 	return k, nil
 }
 
-// prove has the key sign and verifies the signature. A key can open and not sign: one that is new at every boot leaves its name
-// behind. A provider that lacks RSASSA-PSS, or signs it with a salt of its own choice, is used for PKCS #1 v1.5 alone.
+// prove has the key sign and verifies the signature. A key can open and not sign: one that is new at every boot leaves
+// its name behind. A provider that lacks RSASSA-PSS, or signs it with a salt of its own choice, is used for PKCS #1
+// v1.5 alone.
 func (k *key) prove() error {
 	public, err := k.native.publicKey()
 	if err != nil {

@@ -42,7 +42,8 @@ func softwareKey(t *testing.T) *key {
 	return k
 }
 
-// Signatures of CNG and of the older CryptoAPI are those that the rest of the world verifies, from many goroutines at once.
+// Signatures of CNG and of the older CryptoAPI are those that the rest of the world verifies, from many goroutines at
+// once.
 func TestSign(t *testing.T) {
 	unused, err := ncrypt{}.create(softwareProvider, "azmtls-test", 0)
 	require.NoError(t, err)
@@ -90,7 +91,8 @@ func signAndVerify(k *key, hash crypto.Hash, pss bool) error {
 	return rsa.VerifyPKCS1v15(k.public, hash, digest, signature)
 }
 
-// Windows returns a handle of CNG for a certificate whose key is there. Wine never does, so the handle comes from elsewhere.
+// Windows returns a handle of CNG for a certificate whose key is there. Wine never does, so the handle comes from
+// elsewhere.
 func TestAcquiredHandleOfCNG(t *testing.T) {
 	made, err := ncrypt{}.create(softwareProvider, "azmtls-test", 0)
 	require.NoError(t, err)
@@ -103,7 +105,8 @@ func TestAcquiredHandleOfCNG(t *testing.T) {
 	require.NoError(t, k.Close())
 }
 
-// A handle that belongs to a certificate is not ours to close, and lasts as long as the certificate that we hold for it.
+// A handle that belongs to a certificate is not ours to close, and lasts as long as the certificate that we hold for
+// it.
 func TestBorrowedHandle(t *testing.T) {
 	lender := persistedKey(t)
 	f := newFixture(t)
@@ -124,7 +127,11 @@ func TestSignatureAlgorithms(t *testing.T) {
 	require.Equal(t, pkcs1, legacy.SupportedSignatureAlgorithms())
 	_, err := legacy.Sign(rand.Reader, digestOf(crypto.SHA256), &rsa.PSSOptions{Hash: crypto.SHA256})
 	require.ErrorContains(t, err, "RSASSA-PSS")
-	require.Subset(t, softwareKey(t).SupportedSignatureAlgorithms(), append(pkcs1, tls.PSSWithSHA256, tls.PSSWithSHA384, tls.PSSWithSHA512))
+	require.Subset(
+		t,
+		softwareKey(t).SupportedSignatureAlgorithms(),
+		append(pkcs1, tls.PSSWithSHA256, tls.PSSWithSHA384, tls.PSSWithSHA512),
+	)
 	require.Equal(t, mtls.StrengthSoftware, legacy.Strength())
 }
 

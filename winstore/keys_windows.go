@@ -11,7 +11,8 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// Key returns the strongest key that the machine has; why stronger ones were passed over is logged under azmtls.EventBinding.
+// Key returns the strongest key that the machine has; why stronger ones were passed over is logged under
+// azmtls.EventBinding.
 func (Keys) Key(ctx context.Context) (mtls.Key, error) {
 	key, passedOver, err := strongest(ctx, ncrypt{})
 	for _, p := range passedOver {
@@ -20,8 +21,8 @@ func (Keys) Key(ctx context.Context) (mtls.Key, error) {
 	return key, err
 }
 
-// keyStorage is what the choice of a key needs of CNG. Its other implementation stands in for what Wine, where the tests run,
-// does not have: KeyGuard, a TPM, keys that outlive their process.
+// keyStorage is what the choice of a key needs of CNG. Its other implementation stands in for what Wine, where the
+// tests run, does not have: KeyGuard, a TPM, keys that outlive their process.
 type keyStorage interface {
 	open(provider, name string) (cngKey, error)
 	create(provider, name string, flags uint32) (cngKey, error)
@@ -35,7 +36,8 @@ type tier struct {
 	strength       mtls.BindingStrength
 }
 
-// The first two names are MSAL.NET's. Its HardwareRSAKey lives in the software provider, though, and so not where ours is.
+// The first two names are MSAL.NET's. Its HardwareRSAKey lives in the software provider, though, and so not where ours
+// is.
 var (
 	keyGuard = tier{softwareProvider, "KeyGuardRSAKey", ncryptVirtualIso | ncryptPerBootKey, mtls.StrengthKeyGuard}
 	tpm      = tier{platformProvider, "HardwareRSAKey", 0, mtls.StrengthTPM}
@@ -81,8 +83,8 @@ const (
 	keyTurnWait = 10 * time.Second
 )
 
-// key returns the tier's key, made anew if it is not there or dead. Processes take turns at that, lest one makes a key anew
-// that another has just got a certificate for; one that does not get its turn in all that time goes ahead.
+// key returns the tier's key, made anew if it is not there or dead. Processes take turns at that, lest one makes a key
+// anew that another has just got a certificate for; one that does not get its turn in all that time goes ahead.
 func (t tier) key(ctx context.Context, storage keyStorage) (*key, error) {
 	wait := keyTurnWait
 	if deadline, ok := ctx.Deadline(); ok {
@@ -134,7 +136,8 @@ func (t tier) obtain(ctx context.Context, storage keyStorage) (*key, error) {
 
 var (
 	errNotIsolated = errors.New(
-		"winstore: this machine does not isolate keys by virtualization-based security (Credential Guard is off, or this is no Trusted Launch VM)",
+		"winstore: this machine does not isolate keys by virtualization-based security " +
+			"(Credential Guard is off, or this is no Trusted Launch VM)",
 	)
 	errNoTPM = errors.New("winstore: this machine has no TPM that its provider can use")
 	errNoPSS = errors.New(

@@ -78,11 +78,15 @@ func TestStrengthOfStoredKeys(t *testing.T) {
 func TestKeyWithoutIsolationIsRemoved(t *testing.T) {
 	storage := &fakeStorage{noIsolation: true}
 	_, _ = chosen(t, storage)
-	require.Equal(t, []string{"created KeyGuardRSAKey", "removed KeyGuardRSAKey", "created HardwareRSAKey"}, storage.events)
+	require.Equal(
+		t,
+		[]string{"created KeyGuardRSAKey", "removed KeyGuardRSAKey", "created HardwareRSAKey"},
+		storage.events,
+	)
 }
 
-// A key of an earlier boot opens and does not sign. It is made anew, and the certificates of the old one go: the stores of
-// every alias, but none whose key is elsewhere, none of other issuers.
+// A key of an earlier boot opens and does not sign. It is made anew, and the certificates of the old one go: the stores
+// of every alias, but none whose key is elsewhere, none of other issuers.
 func TestKeyGuardAfterReboot(t *testing.T) {
 	f := newFixture(t)
 	storage := &fakeStorage{}
@@ -237,7 +241,8 @@ func TestTPMThatCannotBeAsked(t *testing.T) {
 	require.ErrorContains(t, passedOver[1].Err, "RPC_S_SERVER_TOO_BUSY")
 }
 
-// Processes that find the same key dead replace it once: a second replacement would orphan the certificate of the first.
+// Processes that find the same key dead replace it once: a second replacement would orphan the certificate of the
+// first.
 func TestDeadKeyIsReplacedOnce(t *testing.T) {
 	storage := &fakeStorage{}
 	_, _ = chosen(t, storage)

@@ -55,7 +55,8 @@ func TestLockBetweenProcesses(t *testing.T) {
 	require.True(t, take(t, alias))
 }
 
-// A process that died with the lock does not keep it for ever. The test holds the mutex open: else it would end with the process.
+// A process that died with the lock does not keep it for ever. The test holds the mutex open: else it would end with
+// the process.
 func TestLockAbandoned(t *testing.T) {
 	alias := uuid.NewString()
 	mutex, err := openMutex(mutexNames(alias))

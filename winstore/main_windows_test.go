@@ -13,7 +13,8 @@ import (
 func TestMain(m *testing.M) {
 	role := os.Getenv(winstore.RoleVariable)
 	if role == "" {
-		os.Exit(m.Run())
+		winstore.Hunt.Plant("d3adb33f-c0de-4ad0-8c0d-3adb33fc0de0", "72f988bf-86f1-41af-91ab-2d7cd011db47")
+		os.Exit(winstore.Hunt.Run(m, "winstore"))
 	}
 	roles := maps.Clone(winstore.Roles)
 	roles["token"] = token

@@ -7,9 +7,9 @@ import (
 	"unicode"
 )
 
-// mutexNames returns the names of the mutex that guards an alias's certificates, in the order in which they are tried: one for
-// the machine and, where that is denied, one for the session. They are MSAL.NET's (InterprocessLock), so that Go and
-// .NET take turns.
+// mutexNames returns the names of the mutex that guards an alias's certificates, in the order in which they are tried:
+// one for the machine and, where that is denied, one for the session. They are MSAL.NET's (InterprocessLock), so that
+// Go and .NET take turns.
 func mutexNames(alias string) []string { return scoped("MSAL_MI_P_" + mutexSuffix(alias)) }
 
 func scoped(name string) []string { return []string{`Global\` + name, `Local\` + name} }
@@ -24,8 +24,8 @@ func mutexSuffix(alias string) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// toUpperInvariant is .NET's String.ToUpperInvariant: unlike Unicode's, it never turns a letter that is not ASCII into one
-// that is (dotless i, long s).
+// toUpperInvariant is .NET's String.ToUpperInvariant: unlike Unicode's, it never turns a letter that is not ASCII into
+// one that is (dotless i, long s).
 func toUpperInvariant(r rune) rune {
 	if upper := unicode.ToUpper(r); r <= unicode.MaxASCII || upper > unicode.MaxASCII {
 		return upper

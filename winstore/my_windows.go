@@ -47,20 +47,27 @@ const (
 )
 
 // readMy returns the entries of an alias. It does so out of turn rather than not at all.
-func readMy(alias string) (own entries, err error) {
-	read := func() error {
+func readMy(alias string) (entries, error) {
+	return read(func(m *my) (entries, error) { return m.of(alias) })
+}
+
+// readAll returns all entries, in the same manner.
+func readAll() (entries, error) { return read((*my).snapshot) }
+
+func read(look func(*my) (entries, error)) (seen entries, err error) {
+	once := func() error {
 		m, err := openMy(windows.CERT_STORE_READONLY_FLAG)
 		if err != nil {
 			return err
 		}
 		defer m.close()
-		own, err = m.of(alias)
+		seen, err = look(m)
 		return err
 	}
-	if err = inTurn(turnName, turnWait, read); errors.Is(err, errBusy) {
-		err = read()
+	if err = inTurn(turnName, turnWait, once); errors.Is(err, errBusy) {
+		err = once()
 	}
-	return own, err
+	return seen, err
 }
 
 // changeMy opens the store, runs f on it and has the changes written, which Windows does at once and Wine when told to.
@@ -151,8 +158,8 @@ func (e entry) der() []byte {
 
 func (e entry) parse() (*x509.Certificate, error) { return x509.ParseCertificate(e.der()) }
 
-// remove deletes the certificate, and not its key: that may serve the next one. One that another program has deleted meanwhile
-// is as good as deleted.
+// remove deletes the certificate, and not its key: that may serve the next one. One that another program has deleted
+// meanwhile is as good as deleted.
 func (e entry) remove() error {
 	// The function frees the context, whatever it returns.
 	err := windows.CertDeleteCertificateFromStore(windows.CertDuplicateCertificateContext(e.context))
@@ -162,8 +169,9 @@ func (e entry) remove() error {
 	return failed("CertDeleteCertificateFromStore", err)
 }
 
-// add stores a certificate under a friendly name, linked to its key if that is anywhere. Both are set before it is stored: a
-// property that is set on a stored certificate can get lost. One that is there already, under whatever name, is left as it is.
+// add stores a certificate under a friendly name, linked to its key if that is anywhere. Both are set before it is
+// stored: a property that is set on a stored certificate can get lost. One that is there already, under whatever name,
+// is left as it is.
 func (m *my) add(der []byte, name string, key container) error {
 	context, err := windows.CertCreateCertificateContext(encoding, &der[0], uint32(len(der)))
 	if err != nil {

@@ -81,8 +81,8 @@ func withProvider(provider, key string, f func(storage windows.Handle, key *uint
 	return f(storage, wide)
 }
 
-// inHardware reads the property that says that a provider keeps its keys in hardware. Windows knows the name of the TPM's provider
-// on machines without a TPM too.
+// inHardware reads the property that says that a provider keeps its keys in hardware. Windows knows the name of the
+// TPM's provider on machines without a TPM too.
 func (ncrypt) inHardware(provider string) (bool, error) {
 	storage, err := openProvider(provider)
 	if err != nil {
@@ -212,7 +212,8 @@ func (k *ncryptKey) remove() error {
 
 func (k *ncryptKey) close() { _ = ncryptFreeObject(k.handle) }
 
-// sized calls a function of Windows twice, as is its custom: for the size of what it returns, then for the thing itself.
+// sized calls a function of Windows twice, as is its custom: for the size of what it returns, then for the thing
+// itself.
 func sized(call func(data *byte, size *uint32) error) ([]byte, error) {
 	var size uint32
 	if err := call(nil, &size); err != nil {

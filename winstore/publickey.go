@@ -12,7 +12,8 @@ var errBlob = errors.New("winstore: the public key that Windows exported is malf
 
 const rsaPublicMagic = 0x31415352 // "RSA1"
 
-// parseRSAPublicBlob reads CNG's RSAPUBLICBLOB: a BCRYPT_RSAKEY_BLOB of six words, then exponent and modulus, big-endian.
+// parseRSAPublicBlob reads CNG's RSAPUBLICBLOB: a BCRYPT_RSAKEY_BLOB of six words, then exponent and modulus,
+// big-endian.
 //
 // https://learn.microsoft.com/windows/win32/api/bcrypt/ns-bcrypt-bcrypt_rsakey_blob
 func parseRSAPublicBlob(blob []byte) (*rsa.PublicKey, error) {
@@ -32,7 +33,8 @@ func parseRSAPublicBlob(blob []byte) (*rsa.PublicKey, error) {
 	return rsaPublicKey(new(big.Int).SetBytes(exponent), modulus)
 }
 
-// parsePublicKeyBlob reads CryptoAPI's PUBLICKEYBLOB of an RSA key: a BLOBHEADER, an RSAPUBKEY, the modulus, little-endian.
+// parsePublicKeyBlob reads CryptoAPI's PUBLICKEYBLOB of an RSA key: a BLOBHEADER, an RSAPUBKEY, the modulus,
+// little-endian.
 //
 // https://learn.microsoft.com/windows/win32/seccrypto/rsa-schannel-key-blobs
 func parsePublicKeyBlob(blob []byte) (*rsa.PublicKey, error) {

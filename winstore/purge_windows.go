@@ -11,8 +11,9 @@ import (
 // issuer is in the issuer's name of every certificate that IMDS v2 issues.
 const issuer = "managedidentitysnissuer.login.microsoft.com"
 
-// purge deletes the certificates of managed identities that were issued for the key that had the tier's name before: they have
-// no key any more. Whose key demonstrably lives elsewhere is kept. Failure does no harm, since Load would skip them.
+// purge deletes the certificates of managed identities that were issued for the key that had the tier's name before:
+// they have no key any more. Whose key demonstrably lives elsewhere is kept. Failure does no harm, since Load would
+// skip them.
 func purge(ctx context.Context, t tier) {
 	removed, err := purgeIssued(t)
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The quickstart as a user runs it: its binding stays in CurrentUser\My, and a second run comes to terms with what the first left,
-// which under Wine is a certificate without its key.
+// The quickstart as a user runs it: its binding stays in CurrentUser\My, and a second run comes to terms with what the
+// first left, which under Wine is a certificate without its key.
 func TestQuickstart(t *testing.T) {
 	program := os.Getenv("AZMTLS_QUICKSTART")
 	if program == "" {

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// statusError is what a function of Windows returned. It unwraps to the [syscall.Errno]; an HRESULT that was made of a Win32 error,
-// to that.
+// statusError is what a function of Windows returned. It unwraps to the [syscall.Errno]; an HRESULT that was made of a
+// Win32 error, to that.
 type statusError struct {
 	function string
 	code     syscall.Errno

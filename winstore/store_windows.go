@@ -13,13 +13,14 @@ import (
 	"time"
 
 	"github.com/azmtls/azmtls/internal/eventlog"
+	"github.com/azmtls/azmtls/internal/remaining"
 	"github.com/azmtls/azmtls/mtls"
 	"golang.org/x/sys/windows"
 )
 
-// Load returns the newest binding of the alias, by NotBefore, or [mtls.ErrNotFound]: more than 24 hours must be left of it, its
-// token window must be open and its key must sign. A certificate whose key is gone, dead or another one than it was
-// issued for fails every handshake and is deleted. The private key of the binding implements [io.Closer].
+// Load returns the newest binding of the alias, by NotBefore, or [mtls.ErrNotFound]: more than 24 hours must be left of
+// it, its token window must be open and its key must sign. A certificate whose key is gone, dead or another one than it
+// was issued for fails every handshake and is deleted. The private key of the binding implements [io.Closer].
 func (Store) Load(ctx context.Context, alias string) (*mtls.Binding, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -73,15 +74,12 @@ type candidate struct {
 	leaf *x509.Certificate
 }
 
-// minRemaining is what must be left of a certificate for a process that takes it from the store.
-const minRemaining = 24 * time.Hour
-
 // candidates returns the certificates that have enough time left: the newest first, of those the one good for longest.
 func candidates(own entries, now time.Time) []candidate {
 	var usable []candidate
 	for _, e := range own {
 		leaf, err := e.parse()
-		if err == nil && leaf.NotAfter.Sub(now) > minRemaining && unbound(leaf).UsableUntil().After(now) {
+		if err == nil && remaining.Vet(leaf.NotAfter, unbound(leaf).UsableUntil(), now) == nil {
 			usable = append(usable, candidate{e, leaf})
 		}
 	}
@@ -147,9 +145,8 @@ func save(alias string, b *mtls.Binding, now time.Time) error {
 	}
 	k, ok := b.Certificate.PrivateKey.(*key)
 	if !ok || k.container.name == "" {
-		return errors.New(
-			"winstore: only a binding whose private key Windows keeps can be stored; use winstore.Keys as KeyProvider, or mtls.NoStore as Store",
-		)
+		return fmt.Errorf("winstore: only a binding whose private key Windows keeps can be stored; "+
+			"use winstore.Keys as KeyProvider, or mtls.NoStore as Store: %w", mtls.ErrKeyNotKept)
 	}
 	leaf := b.Certificate.Leaf
 	return change(alias, func(m *my, own entries) error {

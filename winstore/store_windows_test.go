@@ -216,7 +216,7 @@ func TestSaveRefusesKeyThatIsNotKept(t *testing.T) {
 	require.NoError(t, err)
 	b, err := mtls.NewBinding(f.certificate(inMemory.Public(), clientID, 9*day), inMemory, testEndpoint, clientID)
 	require.NoError(t, err)
-	require.ErrorContains(t, save(f.alias, b, f.now), "private key")
+	require.ErrorIs(t, save(f.alias, b, f.now), mtls.ErrKeyNotKept)
 	b.Certificate.PrivateKey = nil
 	require.ErrorContains(t, save(f.alias, b, f.now), "private key")
 	require.Error(t, save(f.alias, &mtls.Binding{}, f.now))
@@ -272,7 +272,8 @@ func TestSaveLeavesWhatIsThere(t *testing.T) {
 	require.Equal(t, 1, count(t, foreign.Thumbprint()))
 }
 
-// A certificate whose key is gone, or is another one, fails every handshake: it is skipped and goes, and nothing else does.
+// A certificate whose key is gone, or is another one, fails every handshake: it is skipped and goes, and nothing else
+// does.
 func TestLoadRemovesOrphans(t *testing.T) {
 	otherKey := persistedKey(t)
 	for name, test := range map[string]container{

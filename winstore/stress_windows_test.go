@@ -18,8 +18,8 @@ import (
 
 const stressRounds, stressProcesses = 1000, 4
 
-// Processes that save, load and delete at once, under aliases of their own and one that they share, find what they saved and
-// nothing that they deleted, harm nobody else's entries and leave no handle open.
+// Processes that save, load and delete at once, under aliases of their own and one that they share, find what they
+// saved and nothing that they deleted, harm nobody else's entries and leave no handle open.
 func TestStress(t *testing.T) {
 	f := newFixture(t)
 	shared := f.newAlias(uuid.NewString())
@@ -29,9 +29,13 @@ func TestStress(t *testing.T) {
 		f.plant(name, b.Certificate.Leaf, f.key.container)
 		bystanders = append(bystanders, b.Thumbprint())
 	}
+	rounds := stressRounds
+	if testing.Short() {
+		rounds /= 5
+	}
 	var children []*Child
 	for range stressProcesses {
-		children = append(children, StartChild(t, "stress", shared, strconv.Itoa(stressRounds)))
+		children = append(children, StartChild(t, "stress", shared, strconv.Itoa(rounds)))
 	}
 	for _, c := range children {
 		t.Log(c.Wait())
@@ -69,7 +73,15 @@ func stress(arguments []string) error {
 	if allowed := lost*s.cycles/2/sample*11/10 + 10; grown > allowed { // a tenth, since the runtime opens some of its own
 		return fmt.Errorf("%d more handles are open after %d rounds; crypt32 by itself would lose %d", grown, rounds, allowed)
 	}
-	fmt.Printf("%d rounds in %s, %d more handles (of crypt32: %d in %d), busy %d times\n", rounds, time.Since(start).Round(time.Second), grown, lost, sample, s.busy)
+	fmt.Printf(
+		"%d rounds in %s, %d more handles (of crypt32: %d in %d), busy %d times\n",
+		rounds,
+		time.Since(start).Round(time.Second),
+		grown,
+		lost,
+		sample,
+		s.busy,
+	)
 	return nil
 }
 
@@ -106,8 +118,8 @@ func (s *stresser) repeat(times int, round func() error) error {
 	return nil
 }
 
-// bare goes through the functions of Windows that a cycle needs, with nothing of this package. Under Wine they lose handles of the
-// registry; on Windows none.
+// bare goes through the functions of Windows that a cycle needs, with nothing of this package. Under Wine they lose
+// handles of the registry; on Windows none.
 func (s *stresser) bare() error {
 	leaf, err := s.authority.issue(s.key.Public(), clientID, time.Now().Add(9*day))
 	if err != nil {
@@ -140,7 +152,13 @@ func (s *stresser) bare() error {
 				return windows.CertDeleteCertificateFromStore(stored)
 			},
 		} {
-			store, err := windows.CertOpenStore(windows.CERT_STORE_PROV_SYSTEM_W, 0, 0, windows.CERT_SYSTEM_STORE_CURRENT_USER, uintptr(unsafe.Pointer(windows.StringToUTF16Ptr("MY"))))
+			store, err := windows.CertOpenStore(
+				windows.CERT_STORE_PROV_SYSTEM_W,
+				0,
+				0,
+				windows.CERT_SYSTEM_STORE_CURRENT_USER,
+				uintptr(unsafe.Pointer(windows.StringToUTF16Ptr("MY"))),
+			)
 			if err != nil {
 				return err
 			}
@@ -230,7 +248,8 @@ func (s *stresser) binding(now time.Time) (*mtls.Binding, error) {
 	return mtls.NewBinding(leaf, s.key, testEndpoint, clientID)
 }
 
-// openHandles returns how many handles of the kernel this process has open. GetProcessHandleCount is 0 under Wine, always.
+// openHandles returns how many handles of the kernel this process has open. GetProcessHandleCount is 0 under Wine,
+// always.
 func openHandles() (n int, err error) {
 	runtime.GC()
 	for size := uint32(1 << 20); ; size *= 2 {

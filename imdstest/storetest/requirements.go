@@ -208,3 +208,40 @@ func round(ctx context.Context, store mtls.Store, own, shared string, b *mtls.Bi
 	}
 	return nil
 }
+
+// whatIsListed holds a store that is an mtls.Lister to it: it tells what Load would return, under whole aliases, and
+// what it shows stays as it is.
+func whatIsListed(f *fixture) {
+	lister, ok := f.store.(mtls.Lister)
+	if !ok {
+		f.Skip("the store is no mtls.Lister")
+	}
+	other := f.newAlias(f.alias + "0")
+	saved := map[string]*mtls.Binding{f.alias: f.binding(time.Hour, 7*day), other: f.binding(time.Hour, 3*time.Hour)}
+	for alias, b := range saved {
+		f.save(alias, b)
+	}
+	for range 2 {
+		listed, err := lister.List(f.Context())
+		check(f, err, "List")
+		found := map[string]mtls.Stored{}
+		for _, s := range listed {
+			if saved[s.Alias] != nil {
+				found[s.Alias] = s
+			}
+		}
+		for alias, b := range saved {
+			s := found[alias]
+			switch {
+			case s.Binding == nil || s.Binding.Thumbprint() != b.Thumbprint():
+				f.Fatalf("List shows %s under an alias that %s was saved under", short(s.Binding), short(b))
+			case s.Binding.Endpoint != b.Endpoint || s.Binding.ClientID != b.ClientID:
+				f.Fatal("List shows another endpoint or client id than was saved")
+			}
+			if _, err := f.store.Load(f.Context(), alias); (err == nil) != (s.Err == nil) {
+				f.Fatalf("List says %v of an entry of which Load says %v", s.Err, err)
+			}
+		}
+	}
+	f.holds(f.store, f.alias, saved[f.alias], "after List")
+}

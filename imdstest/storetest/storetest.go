@@ -45,6 +45,7 @@ func Run(t *testing.T, s Subject) {
 		{"aliases are strangers to each other", aliasesAreStrangers},
 		{"who gave up changes nothing", whoGaveUpChangesNothing},
 		{"what is no binding is refused", whatIsNoBindingIsRefused},
+		{"what is listed", whatIsListed},
 		{"many at once", manyAtOnce},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -21,7 +21,8 @@ type body struct {
 
 func (b *body) Close() error { b.closed = true; return nil }
 
-// A body of exactly 1 MiB is read as it is; one byte more is an error, however it is read, before it has filled anything.
+// A body of exactly 1 MiB is read as it is; one byte more is an error, however it is read, before it has filled
+// anything.
 func TestResponse(t *testing.T) {
 	require.Equal(t, 1<<20, bounded.MaxResponse)
 	for name, test := range map[string]struct {

@@ -1,5 +1,5 @@
-// Package clock is the one seam through which time comes: the wall clock, a clock that goes on while the machine sleeps, and
-// waiting.
+// Package clock is the one seam through which time comes: the wall clock, a clock that goes on while the machine
+// sleeps, and waiting.
 package clock
 
 import (
@@ -25,7 +25,8 @@ func (c *Clock) Wall() time.Time {
 	return c.wall().Round(0)
 }
 
-// Boot returns how long the machine has been up, sleep included where the system counts that. Only differences mean something.
+// Boot returns how long the machine has been up, sleep included where the system counts that. Only differences mean
+// something.
 func (c *Clock) Boot() time.Duration {
 	if c == nil {
 		return sinceBoot()
@@ -33,7 +34,8 @@ func (c *Clock) Boot() time.Duration {
 	return c.boot()
 }
 
-// Monotonic returns a time that only goes forward, at a tenth of Boot's cost; it may stand still while the machine sleeps.
+// Monotonic returns a time that only goes forward, at a tenth of Boot's cost; it may stand still while the machine
+// sleeps.
 func (c *Clock) Monotonic() time.Duration {
 	if c == nil {
 		return sinceStart()
@@ -72,8 +74,8 @@ func (e *LimitError) Error() string { return fmt.Sprintf("no answer within %s", 
 // Timeout marks the error as a time-out, as net.Error has it.
 func (*LimitError) Timeout() bool { return true }
 
-// WithLimit returns a context that ends after the limit, with a *LimitError as its cause. It can be called off: done ends the
-// limit, cancel the context too.
+// WithLimit returns a context that ends after the limit, with a *LimitError as its cause. It can be called off: done
+// ends the limit, cancel the context too.
 func (c *Clock) WithLimit(ctx context.Context, limit time.Duration) (limited context.Context, done, cancel func()) {
 	limited, end := context.WithCancelCause(ctx)
 	stop := c.AfterFunc(limit, func() { end(&LimitError{limit}) })
@@ -102,8 +104,8 @@ type Instant struct{ wall, boot time.Duration }
 // Now returns the present Instant.
 func (c *Clock) Now() Instant { return Instant{time.Duration(c.Wall().UnixNano()), c.Boot()} }
 
-// Since returns how long ago an Instant was: the longer of what both clocks say. A wall clock can be set, and not every system
-// counts its sleep; neither may make something seem younger than it is.
+// Since returns how long ago an Instant was: the longer of what both clocks say. A wall clock can be set, and not every
+// system counts its sleep; neither may make something seem younger than it is.
 func (c *Clock) Since(i Instant) time.Duration { return c.Now().since(i) }
 
 func (now Instant) since(i Instant) time.Duration { return max(now.wall-i.wall, now.boot-i.boot) }

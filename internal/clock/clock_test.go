@@ -12,8 +12,8 @@ import (
 
 var noon = time.Date(2026, 9, 1, 12, 0, 0, 0, time.UTC)
 
-// The age of something is the longer of what both clocks say: neither a wall clock that is set nor a sleep that one of them does
-// not count makes it seem younger than it is.
+// The age of something is the longer of what both clocks say: neither a wall clock that is set nor a sleep that one of
+// them does not count makes it seem younger than it is.
 func TestSince(t *testing.T) {
 	hour := time.Hour
 	pass := (*clock.Fake).Advance

@@ -21,7 +21,8 @@ type timer struct {
 	f  func()
 }
 
-// NewFake returns a Fake that stands at the given wall time. A Wait on it takes no real time: it moves the clock on itself.
+// NewFake returns a Fake that stands at the given wall time. A Wait on it takes no real time: it moves the clock on
+// itself.
 func NewFake(wall time.Time) *Fake {
 	return &Fake{wall: wall.Round(0), boot: time.Hour, timers: map[*timer]struct{}{}}
 }

@@ -1,7 +1,7 @@
 // Package csr builds the certificate request (PKCS#10, RFC 2986) that IMDS v2 takes.
 //
-// crypto/x509 cannot build it: it has no custom attributes, and it writes the parameters of RSASSA-PSS with the NULLs and the
-// trailer field that the live service refuses.
+// crypto/x509 cannot build it: it has no custom attributes, and it writes the parameters of RSASSA-PSS with the NULLs
+// and the trailer field that the live service refuses.
 package csr
 
 import (
@@ -41,8 +41,8 @@ type Params struct {
 	CuID     []byte // compact JSON naming the compute unit
 }
 
-// New returns the DER of a request for the key's certificate, signed with RSASSA-PSS, SHA-256 and a salt of 32 bytes. The key
-// must be an RSA key of 2048 bits.
+// New returns the DER of a request for the key's certificate, signed with RSASSA-PSS, SHA-256 and a salt of 32 bytes.
+// The key must be an RSA key of 2048 bits.
 func New(key crypto.Signer, p Params) ([]byte, error) {
 	public, err := check(key, p)
 	if err != nil {
@@ -129,8 +129,8 @@ func addRDN(b *cryptobyte.Builder, attribute encodingasn1.ObjectIdentifier, tag 
 	})
 }
 
-// addPSS adds the AlgorithmIdentifier of RSASSA-PSS (RFC 4055, section 3.1) in the one form that the live service accepts: no
-// NULL after the hash OIDs, and the trailer field, whose value is the default, left out.
+// addPSS adds the AlgorithmIdentifier of RSASSA-PSS (RFC 4055, section 3.1) in the one form that the live service
+// accepts: no NULL after the hash OIDs, and the trailer field, whose value is the default, left out.
 func addPSS(b *cryptobyte.Builder) {
 	explicit := func(n uint8) asn1.Tag { return asn1.Tag(n).ContextSpecific().Constructed() }
 	sha256Only := func(b *cryptobyte.Builder) {

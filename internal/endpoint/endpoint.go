@@ -24,7 +24,7 @@ func Check(endpoint string) (string, error) {
 		return "", errors.New("is not https")
 	case u.User != nil:
 		return "", errors.New("contains userinfo")
-	case u.Hostname() == "" || strings.Contains(u.Host, "%"):
+	case u.Hostname() == "" || strings.Contains(u.Host, "%") || !strings.Contains(endpoint, u.Host): // %-encoded
 		return "", errors.New("names no host")
 	case !hasPort(u):
 		return "", errors.New("names no valid port after its colon")

@@ -48,6 +48,7 @@ func TestCheck(t *testing.T) {
 		"https://host\r\nX: y":         "is not a URL",
 		"https://ho st":                "is not a URL",
 		"https:host":                   "is not a URL",
+		"https://%80":                  "names no host",
 		"javascript:alert(1)":          "is not a URL",
 		`https://good.example\@evil/a`: "is not a URL",
 	} {
@@ -73,6 +74,7 @@ func FuzzCheck(f *testing.F) {
 		require.NoError(t, err)
 		require.Equal(t, "https", u.Scheme)
 		require.NotEmpty(t, u.Hostname())
+		require.Contains(t, given, u.Host, "no host that was not named")
 		require.Nil(t, u.User)
 		require.True(t, strings.HasSuffix(u.EscapedPath(), "/tenant/oauth2/v2.0/token"))
 	})

@@ -6,8 +6,8 @@ import (
 	"fmt"
 )
 
-// MergeClaims returns the claims parameter: the claims that the caller passes on from a challenge, and, when the client handles
-// continuous access evaluation, the capability "cp1". It is empty when there is neither.
+// MergeClaims returns the claims parameter: the claims that the caller passes on from a challenge, and, when the client
+// handles continuous access evaluation, the capability "cp1". It is empty when there is neither.
 func MergeClaims(claims string, enableCAE bool) (string, error) {
 	if claims == "" && !enableCAE {
 		return "", nil

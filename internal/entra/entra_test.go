@@ -66,8 +66,8 @@ func TestMergeClaims(t *testing.T) {
 	}
 }
 
-// Claims that are no JSON object are the caller's mistake, said before anything is sent. Claims may name a user: the error does not
-// quote them.
+// Claims that are no JSON object are the caller's mistake, said before anything is sent. Claims may name a user: the
+// error does not quote them.
 func TestMergeClaimsRefuses(t *testing.T) {
 	for _, cae := range []bool{false, true} {
 		for _, claims := range []string{"secret", "null", "[]", `"secret"`, "5", `{"secret":1`, `{} {}`, " "} {
@@ -83,7 +83,8 @@ func TestMergeClaimsRefuses(t *testing.T) {
 	}
 }
 
-// The request is the one of RFC 8705 as Entra wants it, and is made for one binding: the next one replaces all that is the first's.
+// The request is the one of RFC 8705 as Entra wants it, and is made for one binding: the next one replaces all that is
+// the first's.
 func TestPrepare(t *testing.T) {
 	req, err := entra.NewRequest(t.Context())
 	require.NoError(t, err)
@@ -169,8 +170,8 @@ func parse(body, asked string) (entra.Token, error) {
 	return entra.ParseToken(&http.Response{StatusCode: 200, Body: io.NopCloser(strings.NewReader(body))}, asked)
 }
 
-// Times are numbers, with some deployments strings or decimals. Advice that makes no sense counts as none: then a token is refreshed
-// half-way, and is not thrown away.
+// Times are numbers, with some deployments strings or decimals. Advice that makes no sense counts as none: then a token
+// is refreshed half-way, and is not thrown away.
 func TestLifetimes(t *testing.T) {
 	const day = 24 * time.Hour
 	for name, test := range map[string]struct {
@@ -213,7 +214,8 @@ func TestLifetimes(t *testing.T) {
 	}
 }
 
-// A token of another type than the one asked for is a silent downgrade, or would be sent with the wrong scheme. Case is no type.
+// A token of another type than the one asked for is a silent downgrade, or would be sent with the wrong scheme. Case is
+// no type.
 func TestTokenType(t *testing.T) {
 	for _, test := range []struct {
 		got, asked string

@@ -1,4 +1,5 @@
-// Package entra speaks to the mTLS token endpoint of Entra: it puts the request for a token on the wire and reads the answer.
+// Package entra speaks to the mTLS token endpoint of Entra: it puts the request for a token on the wire and reads the
+// answer.
 package entra
 
 import (
@@ -37,8 +38,8 @@ type Request struct {
 // tokenPath follows the endpoint of a binding in the URL of its token requests.
 const tokenPath = "/oauth2/v2.0/token"
 
-// Prepare makes req the request for a token with the binding: its endpoint, its client id. The tenant in the URL is shortened,
-// since azcore logs and traces URLs; Disclose restores it below them.
+// Prepare makes req the request for a token with the binding: its endpoint, its client id. The tenant in the URL is
+// shortened, since azcore logs and traces URLs; Disclose restores it below them.
 func (r Request) Prepare(req *policy.Request, b *mtls.Binding) error {
 	endpoint, err := url.Parse(b.Endpoint)
 	if err != nil {

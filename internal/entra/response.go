@@ -21,8 +21,8 @@ type Token struct {
 	Refresh time.Duration // how old it should be when it is refreshed: as Entra advised, else half of its life
 }
 
-// ParseToken reads the answer to a request. A token of another type than the one asked for is refused: it would be a silent
-// downgrade.
+// ParseToken reads the answer to a request. A token of another type than the one asked for is refused: it would be a
+// silent downgrade.
 func ParseToken(resp *http.Response, asked string) (Token, error) {
 	body, err := runtime.Payload(resp)
 	if err != nil {
@@ -58,8 +58,8 @@ func ParseToken(resp *http.Response, asked string) (Token, error) {
 	return token, nil
 }
 
-// seconds is a count of them that Entra writes as a JSON number, and some deployments as a string or with decimals. One that makes
-// no sense counts as absent: what Entra advises must not cost the token.
+// seconds is a count of them that Entra writes as a JSON number, and some deployments as a string or with decimals. One
+// that makes no sense counts as absent: what Entra advises must not cost the token.
 type seconds float64
 
 func (s *seconds) UnmarshalJSON(data []byte) error {

@@ -14,8 +14,8 @@ type nonRetriable struct{ error }
 func (e nonRetriable) Unwrap() error { return e.error }
 func (nonRetriable) NonRetriable()   {}
 
-// Definite marks a failure to mint that asking again would repeat: a refusal, an answer that is of no use, a key that cannot be
-// had. It counts in the budget of mints; failures that pass by themselves do not.
+// Definite marks a failure to mint that asking again would repeat: a refusal, an answer that is of no use, a key that
+// cannot be had. It counts in the budget of mints; failures that pass by themselves do not.
 func Definite(err error) error { return definite{err} }
 
 // IsDefinite reports whether an error is marked as Definite.

@@ -1,7 +1,7 @@
 // Package flight shares effort: many ask for the same, one works, and nobody's cancellation hurts the others.
 //
-// It stands beside golang.org/x/sync/singleflight, which lends the work the first caller's context and panics again in a
-// goroutine of its own.
+// It stands beside golang.org/x/sync/singleflight, which lends the work the first caller's context and panics again in
+// a goroutine of its own.
 package flight
 
 import (
@@ -121,7 +121,8 @@ func (g *Group[K, V]) join(
 // grace is how long work may take to end once its limit has ended its context.
 const grace = time.Second
 
-// errBrokenOff is the result of work that ended its goroutine (runtime.Goexit, as a test's FailNow does) and so returned none.
+// errBrokenOff is the result of work that ended its goroutine (runtime.Goexit, as a test's FailNow does) and so
+// returned none.
 var errBrokenOff = errors.New("the work ended its goroutine")
 
 // land gives the result to those who wait, who write the log. Who asks from now on has the work run anew. The first

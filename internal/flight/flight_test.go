@@ -3,6 +3,7 @@ package flight_test
 import (
 	"context"
 	"errors"
+	"io"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -16,8 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The tests run in bubbles of testing/synctest: time is the test's, synctest.Wait returns when everybody waits, and a bubble does
-// not end well before the last goroutine in it has ended.
+// The tests run in bubbles of testing/synctest: time is the test's, synctest.Wait returns when everybody waits, and a
+// bubble does not end well before the last goroutine in it has ended.
 
 const limit = time.Minute
 
@@ -96,8 +97,8 @@ func TestManyAskAndOneWorks(t *testing.T) {
 	}
 }
 
-// The end of a caller's context is that caller's alone, the first one's too: the work goes on for those who wait, and for one who
-// comes later.
+// The end of a caller's context is that caller's alone, the first one's too: the work goes on for those who wait, and
+// for one who comes later.
 func TestWorkOutlivesItsCallers(t *testing.T) {
 	for name, test := range map[string]struct {
 		end  func(context.Context) (context.Context, context.CancelFunc)
@@ -239,6 +240,22 @@ func TestLimitByAClock(t *testing.T) {
 	}
 }
 
+// What work returns in time is what Within returns; a panic, and an end of its goroutine, are errors.
+func TestWithin(t *testing.T) {
+	within := func(work func(context.Context) (int, error)) (int, error) {
+		return flight.Within(t.Context(), time.Minute, "the key", work)
+	}
+	got, err := within(func(context.Context) (int, error) { return 7, nil })
+	require.NoError(t, err)
+	require.Equal(t, 7, got)
+	_, err = within(func(context.Context) (int, error) { return 0, io.ErrUnexpectedEOF })
+	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+	_, err = within(func(context.Context) (int, error) { panic("bug") })
+	require.ErrorContains(t, err, "panic: bug")
+	_, err = within(func(context.Context) (int, error) { runtime.Goexit(); return 1, nil })
+	require.ErrorContains(t, err, "ended its goroutine")
+}
+
 // Work that waits for another flight and is ended by its own limit knows what it waited for, and that its caller did
 // not give up.
 func TestLimitWhileAnotherFlightIsWaitedFor(t *testing.T) {
@@ -264,8 +281,34 @@ func TestLimitWhileAnotherFlightIsWaitedFor(t *testing.T) {
 	})
 }
 
-// Code of the user's runs in the work. Its panic would end the process, and the end of its goroutine (a test's FailNow) would leave
-// everybody waiting: both are an error, for all who asked, and the next one who asks has the work run anew.
+// A caller who gives up on work that waits for another flight, whoever began that, is told what that one waits for.
+func TestGivingUpWhileAnotherFlightIsWaitedFor(t *testing.T) {
+	bubble(t, func(t *testing.T, outer *flight.Group[string, int]) {
+		var inner flight.Group[string, int]
+		for _, key := range []string{"begins", "joins"} {
+			ctx, giveUp := context.WithCancel(t.Context())
+			got := make(chan error, 1)
+			go func() {
+				_, err := outer.Do(ctx, key, time.Hour, func(ctx context.Context) (int, error) {
+					return inner.Do(ctx, "mint", time.Hour, func(ctx context.Context) (int, error) {
+						flight.Enter(ctx, "IMDS to answer")
+						return newWork().do(ctx)
+					})
+				})
+				got <- err
+			}()
+			synctest.Wait()
+			giveUp()
+			require.ErrorContains(t, <-got, "waiting for IMDS to answer", key)
+		}
+		outer.CancelUnwanted()
+		synctest.Wait()
+		inner.CancelUnwanted()
+	})
+}
+
+// Code of the user's runs in the work. Its panic would end the process, and the end of its goroutine (a test's FailNow)
+// would leave everybody waiting: both are an error, for all who asked, and the next one who asks has the work run anew.
 func TestWorkThatBreaksOff(t *testing.T) {
 	for name, test := range map[string]struct {
 		breakOff func()
@@ -329,8 +372,8 @@ func TestStart(t *testing.T) {
 	})
 }
 
-// CancelUnwanted ends what nobody waits for: what was started in the background, and what its callers gave up on. Whoever waits
-// is not disturbed.
+// CancelUnwanted ends what nobody waits for: what was started in the background, and what its callers gave up on.
+// Whoever waits is not disturbed.
 func TestCancelUnwanted(t *testing.T) {
 	bubble(t, func(t *testing.T, g *flight.Group[string, int]) {
 		background, abandoned, wanted, joined := newWork(), newWork(), newWork(), newWork()
@@ -359,8 +402,8 @@ func TestCancelUnwanted(t *testing.T) {
 	})
 }
 
-// One who asks right after CancelUnwanted is not given the cancellation: work that takes its time to end is not joined any more, and
-// when it has ended it does not take the new flight with it.
+// One who asks right after CancelUnwanted is not given the cancellation: work that takes its time to end is not joined
+// any more, and when it has ended it does not take the new flight with it.
 func TestCancelledWorkIsNotJoined(t *testing.T) {
 	bubble(t, func(t *testing.T, g *flight.Group[string, int]) {
 		slow := make(chan struct{})

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -27,12 +28,20 @@ func Canonical(host string) string {
 	if address, err := netip.ParseAddr(name); err == nil {
 		return net.JoinHostPort(address.String(), port)
 	}
-	if strings.ContainsFunc(name, func(r rune) bool { return r > unicode.MaxASCII }) {
-		if ascii, err := idna.Lookup.ToASCII(name); err == nil {
-			name = strings.TrimSuffix(ascii, ".")
-		}
+	if ascii, err := toASCII(name); err == nil {
+		name = ascii
 	}
-	return net.JoinHostPort(strings.ToLower(name), port)
+	return net.JoinHostPort(name, port)
+}
+
+// toASCII returns the name in ASCII and lower case. It is an error if IDNA has no ASCII for it, as for letters that may
+// not be in a name.
+func toASCII(name string) (string, error) {
+	if strings.ContainsFunc(name, func(r rune) bool { return r > unicode.MaxASCII }) {
+		ascii, err := idna.Lookup.ToASCII(name)
+		return strings.ToLower(strings.TrimSuffix(ascii, ".")), err
+	}
+	return strings.ToLower(name), nil
 }
 
 // Parse returns the canonical form of a host that a user names: host[:port], 443 if there is no port.
@@ -60,14 +69,10 @@ func isName(name string) bool {
 	if _, err := netip.ParseAddr(name); err == nil {
 		return true
 	}
-	for label := range strings.SplitSeq(strings.TrimSuffix(name, "."), ".") {
-		if label == "" || strings.ContainsFunc(label, isNoPartOfName) {
-			return false
-		}
-	}
-	return true
+	ascii, err := toASCII(strings.TrimSuffix(name, "."))
+	return err == nil && !strings.ContainsFunc(name, isNoPartOfName) && !slices.Contains(strings.Split(ascii, "."), "")
 }
 
 func isNoPartOfName(r rune) bool {
-	return !unicode.IsLetter(r) && !unicode.IsMark(r) && !unicode.IsDigit(r) && r != '-' && r != '_'
+	return !unicode.IsLetter(r) && !unicode.IsMark(r) && !unicode.IsDigit(r) && !strings.ContainsRune("-_.", r)
 }

@@ -27,12 +27,6 @@ const (
 	apiVersion      = "2.0"
 )
 
-// ID says which identity is meant. The zero value is the system-assigned one.
-type ID struct {
-	Param string // "client_id", "mi_res_id" or "object_id"
-	Value string
-}
-
 // Options of a Client.
 type Options struct {
 	// ClientOptions serves the requests; its Retry is ignored, since IMDS has rules of its own.
@@ -41,8 +35,6 @@ type Options struct {
 	Endpoint string
 	// ID is the identity to ask for.
 	ID ID
-	// Answered returns the note of whether anything has ever answered at an endpoint. Nil: this Client takes its own.
-	Answered func(endpoint string) *atomic.Bool
 	// Clock is nil but in tests.
 	Clock *clock.Clock
 }
@@ -54,17 +46,14 @@ type Client struct {
 	clock     *clock.Clock
 	pipeline  runtime.Pipeline
 	closeIdle func()
-	answered  *atomic.Bool // something has answered
+	answered  atomic.Bool // something has, to this Client
 }
 
 // New returns a Client. It makes no network call.
 func New(o Options) (*Client, error) {
 	endpoint := o.Endpoint
 	if endpoint == "" {
-		endpoint = os.Getenv(endpointEnv)
-	}
-	if endpoint == "" {
-		endpoint = defaultEndpoint
+		endpoint = Endpoint()
 	}
 	u, err := url.Parse(endpoint)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || u.User != nil ||
@@ -75,10 +64,7 @@ func New(o Options) (*Client, error) {
 			defaultEndpoint,
 		)
 	}
-	c := &Client{endpoint: strings.TrimSuffix(endpoint, "/"), id: o.ID, clock: o.Clock, answered: new(atomic.Bool)}
-	if o.Answered != nil {
-		c.answered = o.Answered(c.endpoint)
-	}
+	c := &Client{endpoint: strings.TrimSuffix(endpoint, "/"), id: o.ID, clock: o.Clock}
 	next, closeIdle := withoutRedirects(o.Transport)
 	c.closeIdle = closeIdle
 	options := o.ClientOptions
@@ -90,6 +76,14 @@ func New(o Options) (*Client, error) {
 		AllowedQueryParameters: []string{"cred-api-version", "bypass_cache"},
 	}, &options)
 	return c, nil
+}
+
+// Endpoint returns the base URL of the machine's IMDS, as the environment has it.
+func Endpoint() string {
+	if endpoint := os.Getenv(endpointEnv); endpoint != "" {
+		return endpoint
+	}
+	return defaultEndpoint
 }
 
 // Endpoint returns the base URL in use.
@@ -114,8 +108,8 @@ func (c *Client) request(ctx context.Context, method, path string) (*policy.Requ
 	return req, nil
 }
 
-// decode reads the JSON of a 200, and makes an error of any other status: one that asks for a pause, if IMDS asked for one that is
-// too long to be waited for.
+// decode reads the JSON of a 200, and makes an error of any other status: one that asks for a pause, if IMDS asked for
+// one that is too long to be waited for.
 func (c *Client) decode(resp *http.Response, into any) error {
 	if resp.StatusCode != http.StatusOK {
 		return c.newError(resp)

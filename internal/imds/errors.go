@@ -102,8 +102,8 @@ func (e malformedError) Error() string {
 }
 func (e malformedError) Unwrap() error { return e.err }
 
-// isDefinite reports whether asking for a certificate again would fail the same way: IMDS refused, redirected, or gave an answer
-// that is of no use. A 404 has been retried by then.
+// isDefinite reports whether asking for a certificate again would fail the same way: IMDS refused, redirected, or gave
+// an answer that is of no use. A 404 has been retried by then.
 func isDefinite(err error) bool {
 	if refused, ok := errors.AsType[*Error](err); ok {
 		switch refused.StatusCode {

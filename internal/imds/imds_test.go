@@ -87,7 +87,8 @@ func TestRequests(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, imds.Metadata{
 		ClientID: "11111111-2222-3333-4444-555555555555", TenantID: "99999999-8888-7777-6666-555555555555",
-		CuID: imds.CuID{VMID: "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"}, AttestationEndpoint: "https://sharedeus.eus.attest.azure.net",
+		CuID:                imds.CuID{VMID: "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"},
+		AttestationEndpoint: "https://sharedeus.eus.attest.azure.net",
 	}, m)
 	_, err = c.Issue(t.Context(), []byte{0xfb, 0xff, 0x00}, "jwt", false)
 	var response *azcore.ResponseError
@@ -241,7 +242,13 @@ func TestOversized(t *testing.T) {
 	_, err := c.Metadata(t.Context())
 	require.ErrorContains(t, err, "1 MiB")
 	require.Empty(t, waits.Waits())
-	fits := serve(t, answer{status: 200, body: strings.Replace(metadata, "{", `{"padding":"`+strings.Repeat("x", 1<<20-len(metadata)-13)+`",`, 1)})
+	fits := serve(
+		t,
+		answer{
+			status: 200,
+			body:   strings.Replace(metadata, "{", `{"padding":"`+strings.Repeat("x", 1<<20-len(metadata)-13)+`",`, 1),
+		},
+	)
 	c, _ = fits.client(t, nil)
 	_, err = c.Metadata(t.Context())
 	require.NoError(t, err, "1 MiB is allowed")

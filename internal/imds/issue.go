@@ -41,7 +41,8 @@ func (c *Client) issue(ctx context.Context, csr []byte, attestationToken string,
 	if err != nil {
 		return Issued{}, fmt.Errorf("encoding the request to IMDS: %w", err)
 	}
-	if err := req.SetBody(streaming.NopCloser(strings.NewReader(string(body))), "application/json; charset=utf-8"); err != nil {
+	content := streaming.NopCloser(strings.NewReader(string(body)))
+	if err := req.SetBody(content, "application/json; charset=utf-8"); err != nil {
 		return Issued{}, fmt.Errorf("encoding the request to IMDS: %w", err)
 	}
 	resp, err := c.pipeline.Do(req)

@@ -90,8 +90,8 @@ func TestIssueWithoutADate(t *testing.T) {
 	}
 }
 
-// IMDS is asked for a certificate that it has not issued before. One that does not know of that says 400 and is asked without: the
-// same request otherwise.
+// IMDS is asked for a certificate that it has not issued before. One that does not know of that says 400 and is asked
+// without: the same request otherwise.
 func TestBypassCache(t *testing.T) {
 	for name, test := range map[string]struct {
 		answers  []answer
@@ -147,8 +147,8 @@ type transporter func(*http.Request) (*http.Response, error)
 
 func (f transporter) Do(req *http.Request) (*http.Response, error) { return f(req) }
 
-// A definite failure counts in the budget of mints, and while that is spent nobody asks IMDS again. So it is one that asking again
-// would repeat, and no other: what passes by itself must not lock anyone out.
+// A definite failure counts in the budget of mints, and while that is spent nobody asks IMDS again. So it is one that
+// asking again would repeat, and no other: what passes by itself must not lock anyone out.
 func TestDefiniteFailuresOfStatus(t *testing.T) {
 	for status, want := range map[int]bool{
 		400: true, 403: true, 404: true, 405: true, 501: true,
@@ -217,7 +217,8 @@ func TestAnswersOfNoUseAreDefinite(t *testing.T) {
 	}
 }
 
-// Every member is needed, and must be what it says: the certificate is presented to the endpoint, and the ids go into its path.
+// Every member is needed, and must be what it says: the certificate is presented to the endpoint, and the ids go into
+// its path.
 func TestUnusableCertificatesAreDefinite(t *testing.T) {
 	der := certificate(t)
 	longer := base64.StdEncoding.EncodeToString(append(der[:len(der):len(der)], 0))

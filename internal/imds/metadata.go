@@ -6,6 +6,7 @@ import (
 	"net/http"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/azmtls/azmtls/internal/answered"
 	"github.com/azmtls/azmtls/internal/clock"
 	"github.com/azmtls/azmtls/internal/limits"
 )
@@ -42,18 +43,22 @@ func (c *Client) Metadata(ctx context.Context) (Metadata, error) {
 }
 
 // firstRequest sends the request that finds out whether IMDS is there: it gives up early where nothing listens or has
-// ever answered.
+// ever answered, by the note of the context or, without one, to this Client.
 func (c *Client) firstRequest(ctx context.Context, req *policy.Request) (*http.Response, error) {
 	limited, done, cancel := c.clock.WithLimit(ctx, limits.FirstAnswer)
 	defer cancel()
-	answered := func() {
-		done()
-		c.answered.Store(true)
+	note := answered.Note(ctx)
+	if note == nil {
+		note = &c.answered
 	}
-	if c.answered.Load() {
+	if note.Load() {
 		done()
 	}
-	resp, err := c.pipeline.Do(req.Clone(context.WithValue(limited, answeredKey{}, answered)))
+	first := func() {
+		done()
+		note.Store(true)
+	}
+	resp, err := c.pipeline.Do(req.Clone(context.WithValue(limited, answeredKey{}, first)))
 	switch late := clock.LimitOf(limited); {
 	case err == nil || ctx.Err() != nil:
 		return resp, err

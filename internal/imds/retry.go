@@ -109,8 +109,8 @@ func isRepeatable(status int) bool {
 	}
 }
 
-// worthRepeating reports whether a failed request is worth another try. That nothing listens is final for the metadata: a
-// credential chain waits for the answer.
+// worthRepeating reports whether a failed request is worth another try. That nothing listens is final for the metadata:
+// a credential chain waits for the answer.
 func worthRepeating(req *policy.Request, err error) bool {
 	final, ok := errors.AsType[interface {
 		error

@@ -19,8 +19,8 @@ import (
 // answeredKey leads to a function that is to be called when IMDS has answered for the first time.
 type answeredKey struct{}
 
-// transport refuses redirects and oversized answers, whatever the transporter below does, and reads an answer whole: one that is cut
-// short is a failure of the connection, and the request is repeated.
+// transport refuses redirects and oversized answers, whatever the transporter below does, and reads an answer whole:
+// one that is cut short is a failure of the connection, and the request is repeated.
 type transport struct{ next policy.Transporter }
 
 func (t transport) Do(req *http.Request) (*http.Response, error) {
@@ -63,8 +63,8 @@ func isIMDS(resp *http.Response) bool {
 	return strings.Contains(strings.ToUpper(resp.Header.Get("Server")), "IMDS")
 }
 
-// withOwnBody returns the request with a copy of its body: net/http may go on reading after the answer came, and a retry begins at
-// the start of what was given to it.
+// withOwnBody returns the request with a copy of its body: net/http may go on reading after the answer came, and a
+// retry begins at the start of what was given to it.
 func withOwnBody(req *http.Request) (*http.Request, error) {
 	if req.Body == nil || req.Body == http.NoBody {
 		return req, nil

@@ -25,14 +25,14 @@ func IsHost(host string) bool {
 // mismatch is the code by which the service says that the certificate is not the one that the token is bound to.
 const mismatch = "MtlsCnfClaimRequestDataValidationFailed"
 
-// MayRefuse reports whether an answer with this status and media type, to a request with these headers, can be the service's
-// refusal of a certificate.
+// MayRefuse reports whether an answer with this status and media type, to a request with these headers, can be the
+// service's refusal of a certificate.
 func MayRefuse(request http.Header, status int, mediaType string) bool {
 	return status == http.StatusUnauthorized && mediaType == "application/json" && request.Get(Header) != ""
 }
 
-// Refuses reports whether the body of such an answer is that refusal: its code is the whole value of error.code or of an
-// error.innererror.code. Names and values elsewhere may be a user's.
+// Refuses reports whether the body of such an answer is that refusal: its code is the whole value of error.code or of
+// an error.innererror.code. Names and values elsewhere may be a user's.
 func Refuses(body []byte) bool {
 	var at map[string]json.RawMessage
 	if json.Unmarshal(body, &at) != nil {

@@ -55,8 +55,8 @@ func TestIsHost(t *testing.T) {
 	}
 }
 
-// A refusal is a 401 in JSON to a request that asked for it by the header. Any other answer is of another matter, whatever its body
-// says.
+// A refusal is a 401 in JSON to a request that asked for it by the header. Any other answer is of another matter,
+// whatever its body says.
 func TestMayRefuse(t *testing.T) {
 	asked := http.Header{}
 	asked.Set("x-ms-tokenboundauth", "true")
@@ -84,8 +84,8 @@ func TestMayRefuse(t *testing.T) {
 	}
 }
 
-// The code counts as the whole value of error.code or of the code of an innererror. Everywhere else it may be a user's word: Key
-// Vault echoes names and values, and a user who could write the code there could have bindings evicted.
+// The code counts as the whole value of error.code or of the code of an innererror. Everywhere else it may be a user's
+// word: Key Vault echoes names and values, and a user who could write the code there could have bindings evicted.
 func TestRefuses(t *testing.T) {
 	const code = "MtlsCnfClaimRequestDataValidationFailed"
 	for name, test := range map[string]struct {

@@ -33,7 +33,7 @@ func (e *Error) Error() string {
 	if e.Host != "" {
 		who += " " + e.Host
 	}
-	text := problem.Answered(who, e.StatusCode, problem.Clean(e.Code), e.Description)
+	text := problem.Answered(who, e.StatusCode, problem.Words(e.Code), e.Description)
 	if e.RetryAfter != "" {
 		text += fmt.Sprintf(" (Retry-After: %s)", e.RetryAfter)
 	}
@@ -70,7 +70,8 @@ func Read(resp *http.Response) *Error {
 		return e
 	}
 	body = problem.WithoutBOM(body)
-	// A member of another type than is expected of it is left out. It does not cost the others, which may refuse the binding.
+	// A member of another type than is expected of it is left out. It does not cost the others, which may refuse the
+	// binding.
 	if err := json.Unmarshal(body, &answer); err != nil && !failure.Is[*json.UnmarshalTypeError](err) {
 		e.Description = problem.Read(body).Text
 		return e
@@ -79,7 +80,7 @@ func Read(resp *http.Response) *Error {
 	e.Claims = !slices.Contains([]string{"", "null", `""`}, string(answer.Claims))
 	e.Description, _, _ = strings.Cut(answer.Description, " Trace ID:")
 	e.Description, _, _ = strings.Cut(e.Description, "\n")
-	e.Description = problem.Clean(e.Description)
+	e.Description = problem.Words(e.Description)
 	if code, _, found := strings.Cut(answer.Description, ":"); found && isAADSTS(code) {
 		e.AADSTS = append(e.AADSTS, code)
 	}
@@ -97,8 +98,8 @@ type failedBody struct{ err error }
 func (b failedBody) Read([]byte) (int, error) { return 0, b.err }
 func (failedBody) Close() error               { return nil }
 
-// itemCode returns the code of an item of error_codes: a number, or a string of it, with or without "AADSTS" before it. What it
-// returns of any other item is no code.
+// itemCode returns the code of an item of error_codes: a number, or a string of it, with or without "AADSTS" before it.
+// What it returns of any other item is no code.
 func itemCode(item json.RawMessage) string {
 	return "AADSTS" + strings.TrimPrefix(strings.Trim(string(item), `"`), "AADSTS")
 }

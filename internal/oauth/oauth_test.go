@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -31,6 +32,12 @@ const stale = `{"error":"invalid_client","error_description":"AADSTS1000901: The
 
 func TestRead(t *testing.T) {
 	resp := answer(401, stale)
+	for _, req := range []*http.Request{nil, {}, {URL: &url.URL{Host: "entra.example:444"}}} {
+		resp := answer(401, stale)
+		resp.Request = req
+		named := req != nil && req.URL != nil
+		require.Equal(t, named, oauth.Read(resp).Host == "entra.example:444")
+	}
 	e := oauth.Read(resp)
 	require.Equal(t, 401, e.StatusCode)
 	require.Equal(t, "invalid_client", e.Code)
@@ -46,7 +53,8 @@ func TestRead(t *testing.T) {
 	require.Equal(t, 401, response.RawResponse.StatusCode)
 }
 
-// The first reader is the table of evidence, the second who explains the error, the third the user: each finds the whole body.
+// The first reader is the table of evidence, the second who explains the error, the third the user: each finds the
+// whole body.
 func TestBodyCanBeReadAgain(t *testing.T) {
 	resp := answer(401, stale)
 	first, second := oauth.Read(resp), oauth.Read(resp)
@@ -57,8 +65,9 @@ func TestBodyCanBeReadAgain(t *testing.T) {
 	require.Equal(t, stale, string(left))
 }
 
-// The text of the error goes into logs: the status, the code and the first line of the description, whose trace and correlation ids
-// are of this one answer. Nothing else of the body is in it, and azcore's own text, which quotes the body, is not either.
+// The text of the error goes into logs: the status, the code and the first line of the description, whose trace and
+// correlation ids are of this one answer. Nothing else of the body is in it, and azcore's own text, which quotes the
+// body, is not either.
 func TestTextNamesNoIdentifiers(t *testing.T) {
 	const status = "the token endpoint answered 401 Unauthorized"
 	for name, test := range map[string]struct{ body, want string }{
@@ -78,8 +87,9 @@ func TestTextNamesNoIdentifiers(t *testing.T) {
 	}
 }
 
-// A code counts as the prefix of the description and as an item of error_codes, there as a number or as a string, and nowhere else:
-// Entra echoes scopes, claims and names of the caller's in its descriptions, and an echoed code would evict a good binding.
+// A code counts as the prefix of the description and as an item of error_codes, there as a number or as a string, and
+// nowhere else: Entra echoes scopes, claims and names of the caller's in its descriptions, and an echoed code would
+// evict a good binding.
 func TestCodes(t *testing.T) {
 	for name, test := range map[string]struct{ members, want string }{
 		"prefix alone":                 {`"error_description":"AADSTS500181: Bad certificate"`, "500181"},
@@ -118,7 +128,8 @@ func TestCodes(t *testing.T) {
 	}
 }
 
-// Has is of whole codes: those that begin or end alike mean something else (392196 is of a resource, 3921996 of a tenant).
+// Has is of whole codes: those that begin or end alike mean something else (392196 is of a resource, 3921996 of a
+// tenant).
 func TestHas(t *testing.T) {
 	e := &oauth.Error{AADSTS: []string{"AADSTS5001811", "AADSTS3921996"}}
 	require.True(t, e.Has("AADSTS3921996"))
@@ -130,8 +141,8 @@ func TestHas(t *testing.T) {
 	require.False(t, (&oauth.Error{}).Has("AADSTS5001811"))
 }
 
-// One member that is not what it should be does not cost the rest: without its code, an answer refuses nothing, and the binding
-// that Entra refused would be presented on and on.
+// One member that is not what it should be does not cost the rest: without its code, an answer refuses nothing, and the
+// binding that Entra refused would be presented on and on.
 func TestMalformedMembersLoseNothingElse(t *testing.T) {
 	for name, malformed := range map[string]string{
 		"code that is no number":  `"error_codes":["certificate"]`,

@@ -37,16 +37,16 @@ func Read(body []byte) Problem {
 		return Problem{Text: firstLine(body)}
 	}
 	p := Problem{
-		Code:          text(answer.Error),
-		Text:          firstOf(text(answer.Description), text(answer.Message)),
-		CorrelationID: firstOf(text(answer.CorrelationID), text(answer.Correlation)),
+		Code:          Words(text(answer.Error)),
+		Text:          firstOf(Words(text(answer.Description)), Words(text(answer.Message))),
+		CorrelationID: firstOf(Clean(text(answer.CorrelationID)), Clean(text(answer.Correlation))),
 	}
 	var nested struct {
 		Code    json.RawMessage `json:"code"`
 		Message json.RawMessage `json:"message"`
 	}
 	if json.Unmarshal(answer.Error, &nested) == nil {
-		p.Code, p.Text = text(nested.Code), firstOf(text(nested.Message), p.Text)
+		p.Code, p.Text = Words(text(nested.Code)), firstOf(Words(text(nested.Message)), p.Text)
 	}
 	return p
 }
@@ -71,17 +71,21 @@ func firstLine(body []byte) string {
 		return "" // markup, or JSON that is none
 	}
 	line, _, _ := strings.Cut(start, "\n")
-	return Clean(line)
+	return Words(line)
 }
 
-// text returns the value of a JSON string as it can be shown, empty for any other value.
+// text returns the value of a JSON string, empty for any other value.
 func text(value json.RawMessage) string {
 	var s string
 	if json.Unmarshal(value, &s) != nil {
 		return ""
 	}
-	return Clean(s)
+	return s
 }
+
+// Words makes what a server says fit to be shown: as Clean does, and without the identifiers that it wrote into it.
+// They are masked before the text is cut, which could leave most of one.
+func Words(s string) string { return Clean(MaskIDs(s)) }
 
 // Clean makes the text of a server fit to be shown: on one line, without control characters and what else does not
 // print, at most MaxText characters.

@@ -47,6 +47,22 @@ func TestClean(t *testing.T) {
 	require.Equal(t, "ab", problem.Clean("a\xff\xfeb"))
 }
 
+// Identifiers of clients and tenants are masked in all that is shown, where the text is cut too. The correlation id
+// is for the reader to quote.
+func TestWords(t *testing.T) {
+	const id = "11111111-2222-3333-4444-555555555555"
+	require.Equal(t, "of 111111… in 111111…", problem.Words("of "+id+"\n in "+id))
+	require.NotContains(t, problem.Words(strings.Repeat("a", problem.MaxText-35)+id), "-2222")
+	for _, body := range []string{
+		`{"error":"` + id + `","error_description":"` + id + `","correlationId":"` + id + `"}`,
+		`{"error":{"code":"` + id + `","message":"` + id + `"},"correlation_id":"` + id + `"}`,
+	} {
+		want := problem.Problem{Code: "111111…", Text: "111111…", CorrelationID: id}
+		require.Equal(t, want, problem.Read([]byte(body)))
+	}
+	require.Equal(t, "no "+"111111…", problem.Read([]byte("no "+id)).Text)
+}
+
 func FuzzRead(f *testing.F) {
 	for _, seed := range []string{`{"error":"e","error_description":"d"}`, `{"error":{"code":"c"}}`, "text\nmore", "\ufeff{}", "<html>", "\x1b["} {
 		f.Add([]byte(seed))

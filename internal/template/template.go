@@ -13,9 +13,9 @@ import (
 // credential that nobody closes leaves none behind.
 const idleLimit = 90 * time.Second
 
-// Clone returns a clone of the template, and the defaults for nil: those of net/http, with as many idle connections to one
-// host as to all, since a service talks to few. A http.DefaultTransport that was wrapped cannot be cloned: its limits
-// still apply.
+// Clone returns a clone of the template, and the defaults for nil: those of net/http, with as many idle connections to
+// one host as to all, since a service talks to few. A http.DefaultTransport that was wrapped cannot be cloned: its
+// limits still apply.
 func Clone(t *http.Transport) *http.Transport {
 	if t != nil {
 		clone := t.Clone()
@@ -54,13 +54,15 @@ func Check(t *http.Transport) error {
 	//lint:ignore SA1019 the deprecated dialer bypasses the binding's certificate as well
 	if t.DialTLSContext != nil || t.DialTLS != nil {
 		return errors.New(
-			"the template transport dials TLS itself (DialTLS, DialTLSContext), so the binding's certificate would never be presented; set DialContext instead",
+			"the template transport dials TLS itself (DialTLS, DialTLSContext), so the binding's certificate would never " +
+				"be presented; set DialContext instead",
 		)
 	}
 	config := t.TLSClientConfig
 	if config == nil {
 		return errors.New(
-			"the template transport has no TLSClientConfig; set one (an empty &tls.Config{} trusts the system's roots), or start from a Clone of http.DefaultTransport",
+			"the template transport has no TLSClientConfig; set one (an empty &tls.Config{} trusts the system's roots), " +
+				"or start from a Clone of http.DefaultTransport",
 		)
 	}
 	if config.MaxVersion != 0 && config.MaxVersion < tls.VersionTLS12 {

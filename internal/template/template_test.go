@@ -28,8 +28,8 @@ func TestCloneOfTheUsers(t *testing.T) {
 	require.Equal(t, time.Hour, users.IdleConnTimeout)
 }
 
-// Without a template the defaults are net/http's, but that a host may keep as many idle connections as all of them: net/http's 2
-// would have every burst of requests to the one token endpoint dial anew.
+// Without a template the defaults are net/http's, but that a host may keep as many idle connections as all of them:
+// net/http's 2 would have every burst of requests to the one token endpoint dial anew.
 func TestCloneOfNil(t *testing.T) {
 	defaults := http.DefaultTransport.(*http.Transport)
 	clone := template.Clone(nil)

@@ -31,8 +31,8 @@ const (
 	lastPause  = 5 * time.Minute
 )
 
-// NewEntry returns an entry for a token that was just obtained, with a life and the advice when to refresh it. A bound token ends
-// with its certificate.
+// NewEntry returns an entry for a token that was just obtained, with a life and the advice when to refresh it. A bound
+// token ends with its certificate.
 func (c *Cache) NewEntry(key Key, token string, life, refresh time.Duration, b *mtls.Binding) *Entry {
 	if left := b.Remaining(); key.Bound && left < life {
 		life = left
@@ -56,8 +56,8 @@ func (e *Entry) valid(age time.Duration) bool {
 // RefreshAt returns the age at which the token is refreshed next, by the first who asks for it then.
 func (e *Entry) RefreshAt() time.Duration { return time.Duration(e.next.Load()) }
 
-// refreshDue reports whether it is time to refresh the token at that age. It does so once; the next time, should the refresh fail,
-// is some pauses later.
+// refreshDue reports whether it is time to refresh the token at that age. It does so once; the next time, should the
+// refresh fail, is some pauses later.
 func (e *Entry) refreshDue(age time.Duration) bool {
 	next := e.next.Load()
 	if int64(age) < next {

@@ -1,19 +1,20 @@
-// Package tokencache keeps the tokens of one credential. A bound token lives no longer than the binding that it is bound to, and
-// not beyond the binding's eviction; a bearer token does not depend on it.
+// Package tokencache keeps the tokens of one credential. A bound token lives no longer than the binding that it is
+// bound to, and not beyond the binding's eviction; a bearer token does not depend on it.
 package tokencache
 
 import (
 	"context"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/azmtls/azmtls/internal/clock"
 	"github.com/azmtls/azmtls/internal/flight"
 	"github.com/azmtls/azmtls/internal/limits"
 )
 
-// Key says which token: a bound one does not stand for a bearer token, nor one with the capability to handle continuous access
-// evaluation for one without.
+// Key says which token: a bound one does not stand for a bearer token, nor one with the capability to handle continuous
+// access evaluation for one without.
 type Key struct {
 	Resource string
 	Bound    bool
@@ -51,7 +52,8 @@ func (k Key) kind() int {
 // kinds are the entries of one resource.
 type kinds [4]atomic.Pointer[Entry]
 
-// Cache keeps entries by key. Reading takes no lock, and neither reading nor adding costs more because there are more of them.
+// Cache keeps entries by key. Reading takes no lock, and neither reading nor adding costs more because there are more
+// of them.
 type Cache struct {
 	clock     clock.Fast
 	resources sync.Map // string -> *kinds: half the cost of a map by Key
@@ -68,8 +70,8 @@ func New(c *clock.Clock) *Cache {
 	return &Cache{clock: clock.Fast{Clock: c}, flights: flight.Group[Request, *Entry]{Clock: c}}
 }
 
-// Get returns the valid entry of the key, nil if there is none. It says refresh when it is time to replace the token, though it
-// is valid, and no one else was told so of late.
+// Get returns the valid entry of the key, nil if there is none. It says refresh when it is time to replace the token,
+// though it is valid, and no one else was told so of late.
 func (c *Cache) Get(key Key) (e *Entry, refresh bool) {
 	found, ok := c.resources.Load(key.Resource)
 	if !ok {
@@ -89,7 +91,8 @@ func (c *Cache) Get(key Key) (e *Entry, refresh bool) {
 // Valid reports whether the token can be used: it has not expired, nor, if it is bound, its binding been evicted.
 func (c *Cache) Valid(e *Entry) bool { return e.valid(c.clock.Since(e.acquired)) }
 
-// Put keeps the entry; a bound one is remembered by the value of its token too, until that expires: see Issued.
+// Put keeps the entry; a bound one is remembered by the value of its token too, until a day after that
+// expired: see Issued.
 func (c *Cache) Put(e *Entry) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -107,9 +110,13 @@ func (c *Cache) Put(e *Entry) {
 	}
 }
 
-// sweepLeast is how many tokens are added before those that have expired are looked for. With more, it takes as many as there are,
-// so that a sweep costs each of them the same.
+// sweepLeast is how many tokens are added before those that have expired are looked for. With more, it takes as many as
+// there are, so that a sweep costs each of them the same.
 const sweepLeast = 64
+
+// outlives is how long a bound token is known as ours after its end. A client whose policy goes by a wall clock that
+// was set back still sends it then; taken for somebody else's, it would go out as a bearer token.
+const outlives = 24 * time.Hour
 
 // sweep drops what can be used no more, and returns how many resources are left.
 func (c *Cache) sweep() (live int) {
@@ -133,7 +140,7 @@ func (c *Cache) sweep() (live int) {
 		return true
 	})
 	c.issued.Range(func(token, value any) bool {
-		if e := value.(*Entry); c.clock.Since(e.acquired) > e.life {
+		if e := value.(*Entry); c.clock.Since(e.acquired) > e.life+outlives {
 			c.issued.Delete(token)
 		}
 		return true
@@ -141,7 +148,8 @@ func (c *Cache) sweep() (live int) {
 	return live
 }
 
-// Issued returns the entry of a bound token that was put here, nil for the token of somebody else. It need not be valid.
+// Issued returns the entry of a bound token that was put here, nil for the token of somebody else. It need not be
+// valid.
 func (c *Cache) Issued(token string) *Entry {
 	found, ok := c.issued.Load(token)
 	if !ok {

@@ -106,8 +106,8 @@ func (m *machine) get(key tokencache.Key) string {
 	return ""
 }
 
-// A token is found under its own key and under no other: a bound one cannot be sent as a bearer token, and one without cp1 would be
-// refused by a resource that evaluates access continuously.
+// A token is found under its own key and under no other: a bound one cannot be sent as a bearer token, and one without
+// cp1 would be refused by a resource that evaluates access continuously.
 func TestKeysDoNotCollide(t *testing.T) {
 	m := newMachine(t)
 	b := m.binding()
@@ -144,7 +144,8 @@ func TestAuthorization(t *testing.T) {
 	}
 }
 
-// A bound token is worth nothing without its binding; a bearer token does not depend on the binding that it was obtained with.
+// A bound token is worth nothing without its binding; a bearer token does not depend on the binding that it was
+// obtained with.
 func TestEvictionTakesBoundTokensOnly(t *testing.T) {
 	m := newMachine(t)
 	b := m.binding()
@@ -205,8 +206,8 @@ func TestBoundTokenEndsWithItsCertificate(t *testing.T) {
 	require.Equal(t, "long", m.get(bearer))
 }
 
-// One caller is told that it is time to refresh, give or take a tenth, and if that comes to nothing, another one half a minute later,
-// then a minute, up to five. The token serves on.
+// One caller is told that it is time to refresh, give or take a tenth, and if that comes to nothing, another one half a
+// minute later, then a minute, up to five. The token serves on.
 func TestRefreshIsToldOncePerPause(t *testing.T) {
 	m := newMachine(t)
 	key := tokencache.Key{Resource: vault}
@@ -262,8 +263,8 @@ func TestRefreshesSpread(t *testing.T) {
 	require.Greater(t, len(due), 4)
 }
 
-// A token that was issued here is known again as long as a client may hold it: after its binding was evicted, until it expires. The
-// tokens of others are not ours.
+// A token that was issued here is known again as long as a client may hold it: after its binding was evicted, until it
+// expires. The tokens of others are not ours.
 func TestIssued(t *testing.T) {
 	m := newMachine(t)
 	require.Nil(t, m.tokens.Issued("anything"), "nothing was issued")
@@ -279,7 +280,8 @@ func TestIssued(t *testing.T) {
 	require.Same(t, long, m.tokens.Issued("long"), "a client may hold it yet")
 }
 
-// Those who want the same token at the same time get it by one request; another token, or claims of a challenge, are another request.
+// Those who want the same token at the same time get it by one request; another token, or claims of a challenge, are
+// another request.
 func TestShare(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := tokencache.New(nil)
@@ -321,7 +323,8 @@ func TestShare(t *testing.T) {
 	})
 }
 
-// A refresh runs once, in the background. Who needs the token before it is there joins it, unless claims demand another one.
+// A refresh runs once, in the background. Who needs the token before it is there joins it, unless claims demand another
+// one.
 func TestRefreshSharesItsFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := tokencache.New(nil)
@@ -353,7 +356,8 @@ func TestRefreshSharesItsFlight(t *testing.T) {
 	})
 }
 
-// A token takes 5 minutes at the most, and longer than that nobody waits. CancelUnwanted ends a refresh that nobody waits for.
+// A token takes 5 minutes at the most, and longer than that nobody waits. CancelUnwanted ends a refresh that nobody
+// waits for.
 func TestFlightsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := tokencache.New(nil)
