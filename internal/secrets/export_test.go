@@ -1,0 +1,4 @@
+package secrets
+
+// Thorough says that words without a sign are looked for.
+const Thorough = thorough
