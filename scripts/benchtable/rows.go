@@ -54,6 +54,9 @@ const (
 	coldNew  = "cold, new key"
 	coldHand = "cold, key at hand"
 	unbound  = "unbound"
+	software = "in software"
+
+	madeInSoftware = "a new key in software"
 )
 
 var rows = []row{
@@ -77,6 +80,11 @@ var rows = []row{
 	{"… at once", "Heal/key_at_hand", "ns", coldHand, none},
 	{"a request of a bound client", "BoundClient", "ns", unbound, atMost(1.03)},
 	{"… allocations", "BoundClient", "allocs", unbound, above("≤ 6 more", 6)},
+	{"a signature of a key in the TPM", "TPMKey/sign", "ns", software, none},
+	{"making a key in the TPM", "TPMKey/new", "ns", software, none},
+	{"finding the key that the TPM has", "TPMKey/kept", "ns", madeInSoftware, none},
+	{"cold start, key in the TPM, no binding", "TPMColdStart/new", "ns", madeInSoftware, none},
+	{"… with a binding in the folder", "TPMColdStart/stored", "ns", madeInSoftware, none},
 	{"10,000 callers, nothing cached", "Effort/10000_callers", "", "", requests(1, 1, 1)},
 	{"5,000 callers, 50 scopes", "Effort/50_scopes", "", "", requests(1, 1, 50)},
 	{"1,000 callers, 10 credentials of one identity", "Effort/10_credentials", "", "", requests(1, 1, 10)},

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"strconv"
+)
+
+// mutant is one change to one file: the bytes from start to end become text. Lines keep their numbers.
+type mutant struct {
+	pkg, file  string // import path, path of the file
+	line       int
+	start, end int
+	text, what string
+}
+
+// swapped is what takes the place of an operator.
+var swapped = map[token.Token]string{
+	token.LSS: "<=", token.LEQ: "<", token.GTR: ">=", token.GEQ: ">",
+	token.EQL: "!=", token.NEQ: "==", token.LAND: "||", token.LOR: "&&",
+	token.ADD: "-", token.SUB: "+", token.MUL: "/", token.QUO: "*",
+}
+
+// mutantsOf are all the changes that can be made to a file.
+func mutantsOf(pkg, file string, source []byte) ([]mutant, error) {
+	files := token.NewFileSet()
+	parsed, err := parser.ParseFile(files, file, source, parser.SkipObjectResolution)
+	if err != nil {
+		return nil, err
+	}
+	var found []mutant
+	at := func(p token.Pos) int { return files.Position(p).Offset }
+	add := func(from, to token.Pos, text, what string) {
+		found = append(found, mutant{
+			pkg: pkg, file: file, line: files.Position(from).Line, start: at(from), end: at(to), text: text, what: what,
+		})
+	}
+	remove := func(s ast.Node, what string) { add(s.Pos(), s.End(), "", what+" removed") }
+	ast.Inspect(parsed, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.IfStmt:
+			condition := string(source[at(n.Cond.Pos()):at(n.Cond.End())])
+			add(n.Cond.Pos(), n.Cond.End(), "!("+condition+")", "condition negated")
+		case *ast.BinaryExpr:
+			if other, ok := swapped[n.Op]; ok {
+				end := n.OpPos + token.Pos(len(n.Op.String()))
+				add(n.OpPos, end, other, fmt.Sprintf("%s became %s", n.Op, other))
+			}
+		case *ast.ExprStmt:
+			remove(n, "call")
+		case *ast.DeferStmt:
+			remove(n, "defer")
+		case *ast.IncDecStmt:
+			remove(n, n.Tok.String())
+		case *ast.AssignStmt:
+			if n.Tok != token.DEFINE {
+				remove(n, "assignment")
+			}
+		case *ast.BasicLit:
+			if value, err := strconv.ParseInt(n.Value, 0, 32); n.Kind == token.INT && err == nil {
+				add(n.Pos(), n.End(), strconv.FormatInt(value+1, 10), fmt.Sprintf("%d became %d", value, value+1))
+			}
+		case *ast.ReturnStmt:
+			for _, result := range n.Results {
+				switch name, _ := result.(*ast.Ident); {
+				case name == nil:
+				case name.Name == "true":
+					add(name.Pos(), name.End(), "false", "returns false instead of true")
+				case name.Name == "false":
+					add(name.Pos(), name.End(), "true", "returns true instead of false")
+				case name.Name == "err":
+					add(name.Pos(), name.End(), "nil", "returns nil instead of err")
+				}
+			}
+		}
+		return true
+	})
+	return found, nil
+}

@@ -1,0 +1,54 @@
+package main
+
+import (
+	"go/parser"
+	"go/token"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// What is changed is what is said, in its line, and the rest of the file stays as it is.
+func TestMutants(t *testing.T) {
+	source := `package p
+
+func f(a, b int) (bool, error) {
+	defer done()
+	if a < b && a != 7 {
+		count++
+		call()
+		total = a + b
+		return true, nil
+	}
+	return false, err
+}
+`
+	found, err := mutantsOf("p", "p.go", []byte(source))
+	require.NoError(t, err)
+	var whats []string
+	for _, m := range found {
+		whats = append(whats, m.what)
+		mutated := m.apply([]byte(source))
+		require.NotEqual(t, source, string(mutated))
+		require.Equal(t, strings.Count(source, "\n"), strings.Count(string(mutated), "\n"), "lines keep their numbers")
+		_, err := parser.ParseFile(token.NewFileSet(), "p.go", mutated, 0)
+		require.NoError(t, err, m.what)
+	}
+	require.ElementsMatch(t, []string{
+		"defer removed", "condition negated", "< became <=", "&& became ||", "!= became ==", "7 became 8", "++ removed",
+		"call removed", "assignment removed", "+ became -", "returns false instead of true",
+		"returns true instead of false", "returns nil instead of err",
+	}, whats)
+}
+
+// The same seed makes the same choice, and another one another.
+func TestSample(t *testing.T) {
+	all := make([]mutant, 100)
+	for i := range all {
+		all[i].line = i
+	}
+	require.Equal(t, sample(all, 7, 10), sample(all, 7, 10))
+	require.NotEqual(t, sample(all, 7, 10), sample(all, 8, 10))
+	require.Len(t, sample(all, 7, 1000), 100)
+}
