@@ -18,8 +18,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// apacheConfig demands a certificate for one location only, as Key Vault and IIS do: Apache asks for it by renegotiation in
-// TLS 1.2, and by post-handshake authentication in TLS 1.3. It tells what it made of it in a header.
+// apacheConfig demands a certificate for one location only, as Key Vault and IIS do: Apache asks for it by
+// renegotiation in TLS 1.2, and by post-handshake authentication in TLS 1.3. It tells what it made of it in a header.
 const apacheConfig = `
 ServerRoot %[1]s
 ServerName 127.0.0.1
@@ -47,7 +47,8 @@ SSLSessionCache none
 
 const apacheModules = "/usr/lib/apache2/modules"
 
-// startApache runs Apache httpd with the authority whose client certificates it takes, and adds its own certificate to the pool.
+// startApache runs Apache httpd with the authority whose client certificates it takes, and adds its own certificate to
+// the pool.
 func startApache(t *testing.T, protocols string, authority *x509.Certificate, pool *x509.CertPool) string {
 	t.Helper()
 	return startApacheWith(t, protocols, "", authority, pool)
@@ -74,8 +75,8 @@ func startApacheWith(t *testing.T, protocols, more string, authority *x509.Certi
 	return "https://" + host
 }
 
-// TestApacheAsksLate: a server that asks for the certificate only when it sees the location gets it, whatever TLS versions it
-// offers, and a certificate that it refuses there heals.
+// TestApacheAsksLate: a server that asks for the certificate only when it sees the location gets it, whatever TLS
+// versions it offers, and a certificate that it refuses there heals.
 func TestApacheAsksLate(t *testing.T) {
 	for _, protocols := range []string{"-all +TLSv1.2", "-all +TLSv1.2 +TLSv1.3"} {
 		t.Run(protocols, func(t *testing.T) {
@@ -116,8 +117,8 @@ func TestApacheAsksLate(t *testing.T) {
 	}
 }
 
-// TestApacheRefusesLate: Apache trusts another authority, so it refuses every certificate, by an alert in the renegotiation.
-// The credential tries one more and says so.
+// TestApacheRefusesLate: Apache trusts another authority, so it refuses every certificate, by an alert in the
+// renegotiation. The credential tries one more and says so.
 func TestApacheRefusesLate(t *testing.T) {
 	server := imdstest.NewServer(nil)
 	defer server.Close()

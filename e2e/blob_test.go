@@ -66,8 +66,8 @@ func newCredential(t *testing.T, server *imdstest.Server, store mtls.Store) *azm
 	return cred
 }
 
-// TestBlobBearer: the real SDK client works with bearer tokens that were obtained over mutual TLS, and does not notice that
-// the token endpoint refuses the binding in between.
+// TestBlobBearer: the real SDK client works with bearer tokens that were obtained over mutual TLS, and does not notice
+// that the token endpoint refuses the binding in between.
 func TestBlobBearer(t *testing.T) {
 	emulator := startAzurite(t)
 	server := imdstest.NewServer(nil)
@@ -93,8 +93,8 @@ func TestBlobBearer(t *testing.T) {
 	require.Empty(t, server.Rejections())
 }
 
-// TestBlobPoP: the same client, bound, works with proof-of-possession tokens through an mTLS reverse proxy in front of the
-// emulator, and does not notice that the proxy refuses the binding in between.
+// TestBlobPoP: the same client, bound, works with proof-of-possession tokens through an mTLS reverse proxy in front of
+// the emulator, and does not notice that the proxy refuses the binding in between.
 func TestBlobPoP(t *testing.T) {
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		t.Run(tls.VersionName(version), func(t *testing.T) {
@@ -153,7 +153,13 @@ func upload(t *testing.T, client *azblob.Client) []byte {
 	require.NoError(t, err)
 	_, err = client.CreateContainer(t.Context(), container, nil)
 	require.NoError(t, err)
-	_, err = client.UploadStream(t.Context(), container, name, bytes.NewReader(data), &blockblob.UploadStreamOptions{BlockSize: 2 << 20, Concurrency: 4})
+	_, err = client.UploadStream(
+		t.Context(),
+		container,
+		name,
+		bytes.NewReader(data),
+		&blockblob.UploadStreamOptions{BlockSize: 2 << 20, Concurrency: 4},
+	)
 	require.NoError(t, err)
 	return data
 }

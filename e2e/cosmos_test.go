@@ -131,14 +131,13 @@ func countLines(t *testing.T, text string) (count func() int) {
 	t.Helper()
 	var mu sync.Mutex
 	n := 0
-	log.SetListener(func(_ log.Event, line string) {
+	hunt.Listen(t, func(_ log.Event, line string) {
 		mu.Lock()
 		defer mu.Unlock()
 		if strings.Contains(line, text) {
 			n++
 		}
 	})
-	t.Cleanup(func() { log.SetListener(nil) })
 	return func() int {
 		mu.Lock()
 		defer mu.Unlock()

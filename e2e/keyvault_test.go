@@ -23,8 +23,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// vaultConfig makes Apache ask for the certificate as Key Vault does: late, and only a request with x-ms-tokenboundauth. The
-// vault behind it is told what certificate that was.
+// vaultConfig makes Apache ask for the certificate as Key Vault does: late, and only a request with
+// x-ms-tokenboundauth. The vault behind it is told what certificate that was.
 const vaultConfig = `
 ServerRoot %[1]s
 ServerName 127.0.0.1
@@ -81,13 +81,16 @@ func startVault(t *testing.T, server *imdstest.Server) *vault {
 	return v
 }
 
-// serve is the vault: without a token it sends the challenge that a vault sends, and it takes only bound tokens that came with
-// x-ms-tokenboundauth over a connection with their certificate.
+// serve is the vault: without a token it sends the challenge that a vault sends, and it takes only bound tokens that
+// came with x-ms-tokenboundauth over a connection with their certificate.
 func (v *vault) serve(w http.ResponseWriter, r *http.Request) {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	w.Header().Set("Content-Type", "application/json")
 	if token == "" {
-		w.Header().Set("WWW-Authenticate", `Bearer authorization="https://login.microsoftonline.com/tenant", resource="https://vault.azure.net"`)
+		w.Header().Set(
+			"WWW-Authenticate",
+			`Bearer authorization="https://login.microsoftonline.com/tenant", resource="https://vault.azure.net"`,
+		)
 		w.WriteHeader(http.StatusUnauthorized)
 		return
 	}
@@ -104,7 +107,11 @@ func (v *vault) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	v.seen = append(v.seen, scheme)
-	fmt.Fprintf(w, `{"value":"secret of %s","id":"https://my.vault.azure.net/secrets/name/1"}`, strings.TrimSuffix(r.URL.Path, "/"))
+	fmt.Fprintf(
+		w,
+		`{"value":"secret of %s","id":"https://my.vault.azure.net/secrets/name/1"}`,
+		strings.TrimSuffix(r.URL.Path, "/"),
+	)
 }
 
 // check compares the token's confirmation with the certificate that Apache saw.
@@ -125,8 +132,8 @@ func (v *vault) check(scheme, token string, r *http.Request) (thumbprint, proble
 	return thumbprint, ""
 }
 
-// TestKeyVault: the real SDK client, bound, gets a secret from a vault that asks for the certificate by renegotiation, and heals
-// when the vault says that token and certificate do not match.
+// TestKeyVault: the real SDK client, bound, gets a secret from a vault that asks for the certificate by renegotiation,
+// and heals when the vault says that token and certificate do not match.
 func TestKeyVault(t *testing.T) {
 	server := imdstest.NewServer(nil)
 	defer server.Close()

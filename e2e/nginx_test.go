@@ -100,8 +100,8 @@ func (n *nginx) workers(t *testing.T) []string {
 	return strings.Fields(string(children))
 }
 
-// TestBlobBehindNginx: the real SDK client, bound, works through a real mTLS terminator, and heals when that refuses the
-// certificate, which nginx says in HTTP and not by an alert.
+// TestBlobBehindNginx: the real SDK client, bound, works through a real mTLS terminator, and heals when that refuses
+// the certificate, which nginx says in HTTP and not by an alert.
 func TestBlobBehindNginx(t *testing.T) {
 	for _, protocols := range []string{"TLSv1.2", "TLSv1.3"} {
 		for name, http2 := range map[string]string{"HTTP/1.1": "", "HTTP/2 on offer": " http2"} {

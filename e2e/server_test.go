@@ -77,7 +77,10 @@ func startServerReading(
 // writePEM writes a certificate as a PEM file.
 func writePEM(t *testing.T, file string, certificate *x509.Certificate) {
 	t.Helper()
-	require.NoError(t, os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Raw}), 0o600))
+	require.NoError(
+		t,
+		os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Raw}), 0o600),
+	)
 }
 
 // selfSigned writes a server certificate for loopback and its key as PEM files.

@@ -20,7 +20,6 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 	"github.com/azmtls/azmtls"
 	"github.com/azmtls/azmtls/imdstest"
-	"github.com/azmtls/azmtls/mtls"
 )
 
 func main() {
@@ -47,8 +46,7 @@ func run(ctx context.Context, azure, without bool) error {
 	} else {
 		server := imdstest.NewServer(nil)
 		defer server.Close()
-		options.ClientOptions, options.MTLSTransport = server.ClientOptions(), server.MTLSTransport()
-		options.Store = mtls.NoStore{} // on Windows: not the user's, where a real certificate may lie
+		options = server.CredentialOptions()
 		if without {
 			server.Inject(imdstest.Fault{Endpoint: imdstest.Metadata, Do: imdstest.Respond{Status: http.StatusNotFound}})
 		}
@@ -73,11 +71,18 @@ func run(ctx context.Context, azure, without bool) error {
 		return err
 	}
 	start := time.Now()
-	token, err := chain.GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{"https://management.azure.com/.default"}})
+	token, err := chain.GetToken(
+		ctx,
+		policy.TokenRequestOptions{Scopes: []string{"https://management.azure.com/.default"}},
+	)
 	if err != nil {
 		return err
 	}
-	fmt.Printf("got a token after %s; it expires in %s\n", time.Since(start).Round(time.Millisecond), time.Until(token.ExpiresOn).Round(time.Second))
+	fmt.Printf(
+		"got a token after %s; it expires in %s\n",
+		time.Since(start).Round(time.Millisecond),
+		time.Until(token.ExpiresOn).Round(time.Second),
+	)
 	return nil
 }
 

@@ -15,7 +15,6 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azsecrets"
 	"github.com/azmtls/azmtls"
 	"github.com/azmtls/azmtls/imdstest"
-	"github.com/azmtls/azmtls/mtls"
 )
 
 func main() {
@@ -34,18 +33,12 @@ func run(ctx context.Context, vault, name string) error {
 	options := &azmtls.ImdsV2MtlsCredentialOptions{}
 	clientOptions := azsecrets.ClientOptions{}
 	if vault == "" {
-		server := imdstest.NewServer(&imdstest.Options{ResourceHandler: http.HandlerFunc(oneSecret)})
-		defer server.Close()
-		options.ClientOptions, options.MTLSTransport = server.ClientOptions(), server.MTLSTransport()
-		options.Store = mtls.NoStore{} // on Windows: not the user's, where a real certificate may lie
-		vault = server.ResourceURL()
-		clientOptions.DisableChallengeResourceVerification = true // the simulated vault is not in a vault's domain
-		server.Inject(imdstest.Fault{                             // a vault answers a request without a token with its challenge
-			Endpoint: imdstest.Resource, Times: 1,
-			Do: imdstest.Respond{Status: http.StatusUnauthorized, Header: http.Header{
-				"Www-Authenticate": {`Bearer authorization="https://login.microsoftonline.com/tenant", resource="https://vault.azure.net"`},
-			}},
+		server := imdstest.NewServer(&imdstest.Options{
+			Vault: "my.vault.azure.net", ResourceHandler: http.HandlerFunc(oneSecret),
 		})
+		defer server.Close()
+		options = server.CredentialOptions()
+		vault = server.ResourceURL()
 	}
 	cred, err := azmtls.NewImdsV2MtlsCredential(options)
 	if err != nil {
@@ -66,7 +59,8 @@ func run(ctx context.Context, vault, name string) error {
 	return nil
 }
 
-// oneSecret is as much of a vault as this example needs. imdstest has checked token and certificate before.
+// oneSecret is as much of a vault as this example needs. imdstest has sent the challenge and checked token and
+// certificate.
 func oneSecret(w http.ResponseWriter, r *http.Request) {
 	caller, _ := imdstest.CallerFromContext(r.Context())
 	fmt.Printf("%s with a token of scheme %s\n", r.Method, caller.Scheme)

@@ -15,7 +15,6 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/azmtls/azmtls"
 	"github.com/azmtls/azmtls/imdstest"
-	"github.com/azmtls/azmtls/mtls"
 )
 
 func main() {
@@ -49,12 +48,8 @@ func simulated(ctx context.Context) error {
 	defer server.Close()
 	certifiesNothing := imdstest.Fault{Endpoint: imdstest.Issue, Do: imdstest.Respond{Status: http.StatusForbidden}}
 	remove := server.Inject(certifiesNothing)
-	cred, err := azmtls.NewManagedIdentityCredential(&azmtls.ManagedIdentityCredentialOptions{
-		ClientOptions: server.ClientOptions(), // finds the simulated IMDS, both versions
-		MTLSTransport: server.MTLSTransport(), // trusts the simulated Entra
-		Store:         mtls.NoStore{},         // on Windows: not the user's, where a real certificate may lie
-		Cache:         &mtls.Cache{},
-	})
+	options := azmtls.ManagedIdentityCredentialOptions(*server.CredentialOptions())
+	cred, err := azmtls.NewManagedIdentityCredential(&options)
 	if err != nil {
 		return err
 	}

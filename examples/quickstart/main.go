@@ -1,7 +1,7 @@
 // Quickstart shows a credential at work, and how it heals.
 //
 //	go run ./examples/quickstart          # needs nothing: IMDS v2, Entra and a resource are simulated on loopback
-//	go run ./examples/quickstart -tpm     # the same over a key in a TPM, across processes; needs swtpm, which make test installs
+//	go run ./examples/quickstart -tpm     # the same over a key in a TPM, across processes; needs swtpm: see make test
 //	go run ./examples/quickstart -azure   # uses the IMDS of the Azure VM that it runs on
 package main
 
@@ -141,7 +141,12 @@ func listen(out *account, events ...log.Event) {
 const unknownCA = 48 // RFC 8446, section 6
 
 // call sends one request to the protected resource and returns the thumbprint of the certificate that the resource saw.
-func call(ctx context.Context, client *http.Client, server *imdstest.Server, out *account) (thumbprint string, err error) {
+func call(
+	ctx context.Context,
+	client *http.Client,
+	server *imdstest.Server,
+	out *account,
+) (thumbprint string, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, server.ResourceURL(), nil)
 	if err != nil {
 		return "", err
@@ -159,7 +164,13 @@ func call(ctx context.Context, client *http.Client, server *imdstest.Server, out
 	if err := json.NewDecoder(resp.Body).Decode(&caller); err != nil {
 		return "", fmt.Errorf("the answer of the resource: %w", err)
 	}
-	out.detail("=> %s after %s: scheme %s, certificate %s", resp.Status, time.Since(start).Round(time.Millisecond), caller.Scheme, short(caller.Certificate))
+	out.detail(
+		"=> %s after %s: scheme %s, certificate %s",
+		resp.Status,
+		time.Since(start).Round(time.Millisecond),
+		caller.Scheme,
+		short(caller.Certificate),
+	)
 	out.counts(server)
 	return caller.Certificate, nil
 }
@@ -176,7 +187,10 @@ func onAzure(ctx context.Context, out *account, scope string) error {
 	out.step("Asking IMDS v2 for a certificate, and Entra for a token for %s.", scope)
 	token, err := cred.GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{scope}})
 	if err != nil {
-		return fmt.Errorf("%w\nIs this an Azure VM with IMDS v2 and a system-assigned identity? Without -azure the quickstart needs neither", err)
+		return fmt.Errorf(
+			"%w\nIs this an Azure VM with IMDS v2 and a system-assigned identity? Without -azure the quickstart needs neither",
+			err,
+		)
 	}
 	out.step("Got a token; it expires in %s.", time.Until(token.ExpiresOn).Round(time.Second))
 	return nil

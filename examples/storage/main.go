@@ -18,7 +18,6 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob"
 	"github.com/azmtls/azmtls"
 	"github.com/azmtls/azmtls/imdstest"
-	"github.com/azmtls/azmtls/mtls"
 )
 
 func main() {
@@ -37,8 +36,7 @@ func run(ctx context.Context, account string) error {
 	if account == "" {
 		server := imdstest.NewServer(&imdstest.Options{ResourceHandler: &oneBlob{}})
 		defer server.Close()
-		options.ClientOptions, options.MTLSTransport = server.ClientOptions(), server.MTLSTransport()
-		options.Store = mtls.NoStore{} // on Windows: not the user's, where a real certificate may lie
+		options = server.CredentialOptions()
 		account = server.ResourceURL()
 	}
 	cred, err := azmtls.NewImdsV2MtlsCredential(options)
@@ -53,7 +51,8 @@ func run(ctx context.Context, account string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := client.UploadStream(ctx, "examples", "hello.txt", strings.NewReader("bound to this machine"), nil); err != nil {
+	text := strings.NewReader("bound to this machine")
+	if _, err := client.UploadStream(ctx, "examples", "hello.txt", text, nil); err != nil {
 		return err
 	}
 	resp, err := client.DownloadStream(ctx, "examples", "hello.txt", nil)
