@@ -126,9 +126,10 @@ const grace = time.Second
 var errBrokenOff = errors.New("the work ended its goroutine")
 
 // land gives the result to those who wait, who write the log. Who asks from now on has the work run anew. The first
-// landing counts.
+// landing counts. It cancels the work's context last: work that is overdue would say that it was cancelled, and land
+// with that before this.
 func (g *Group[K, V]) land(key K, f *flight[V], value V, err error) {
-	f.cancel()
+	defer f.cancel()
 	g.mu.Lock()
 	select {
 	case <-f.landed:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"runtime"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -206,6 +207,28 @@ func TestWorkThatDoesNotHeedItsLimit(t *testing.T) {
 		close(w.release)
 		require.Equal(t, result{1, nil}, <-next)
 	})
+}
+
+// After a sleep of the machine the limit and what comes after it pass at once, in any order: the error is the limit, as
+// ever, and not that of a context which nobody cancelled.
+func TestLimitThatPassedWhileTheMachineSlept(t *testing.T) {
+	for range 50 {
+		synctest.Test(t, func(t *testing.T) {
+			fake := clock.NewFake(time.Now())
+			g := &flight.Group[string, int]{Clock: fake.Clock()}
+			var ended []<-chan result
+			for n := range 100 {
+				ended = append(ended, ask(t.Context(), g, strconv.Itoa(n), newWork()))
+			}
+			synctest.Wait()
+			fake.Advance(time.Hour)
+			for _, got := range ended {
+				r := <-got
+				require.Error(t, r.err)
+				require.NotErrorIs(t, r.err, context.Canceled)
+			}
+		})
+	}
 }
 
 // The limit is one of the Group's clock, as are those of what the work waits for; who waits is told which limit it was,
