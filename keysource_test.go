@@ -19,6 +19,19 @@ func running(function string) bool {
 	return strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), function)
 }
 
+// Keys that are made while IMDS is asked are checked as all are: one that is too weak ends the mint.
+func TestKeyThatIsMadeAheadAndTooWeak(t *testing.T) {
+	f := newFixture(t, imdstest.Options{}, func(o *azmtls.ImdsV2MtlsCredentialOptions) {
+		o.KeyProvider, o.MinBindingStrength = mtls.SoftwareKeys{}, mtls.StrengthTPM
+	})
+	_, err := f.token(vault)
+	var failure *azmtls.AuthenticationError
+	require.ErrorAs(t, err, &failure)
+	require.Equal(t, azmtls.StageKey, failure.Stage)
+	require.ErrorContains(t, err, "has strength software where MinBindingStrength demands TPM")
+	require.Zero(t, f.server.Counts().Issue)
+}
+
 // A key to spare is made after a mint, and not before the token is there, whose request it would slow down: not for a
 // token without a mint, for keys of another provider, or after Close. The next mint takes it.
 func TestSpareKey(t *testing.T) {

@@ -308,6 +308,9 @@ func networkMistakes() []mistake {
 		over("an unknown host", dial(&net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{
 			Err: "no such host", Name: "westus.mtlsauth.microsoft.com", IsNotFound: true,
 		}})),
+		over("a dialer of the caller's that finds no host", dial(&net.DNSError{
+			Err: "no such host", Name: "westus.mtlsauth.microsoft.com", IsNotFound: true,
+		})),
 		served("an authority that is not trusted", func(c *impostorCertificates) tls.Certificate { return c.untrusted }),
 		served("a certificate that has expired", func(c *impostorCertificates) tls.Certificate { return c.expired }),
 		served("a certificate for another host", func(c *impostorCertificates) tls.Certificate { return c.misnamed }),

@@ -52,12 +52,7 @@ func (a *attempt) start(req *http.Request) *http.Request {
 }
 
 // body returns the body that is being sent, nil if there is none.
-func (a *attempt) body() *attemptBody {
-	if a.upload == nil {
-		return nil
-	}
-	return a.upload.current
-}
+func (a *attempt) body() *attemptBody { return a.upload.current }
 
 // getConn is called when a connection is looked for. net/http may go through several in one RoundTrip: the last one
 // counts. It does so too where one was given up that had been idle before, and then sends the request on another.

@@ -21,8 +21,8 @@ type roundTrip struct {
 	host   *host
 	first  attempt // mostly the only one
 
-	fresh, reused int // attempts that a fresh or a reused connection lost
-	lanes         int // how often the lane was changed
+	lost  int // attempts that a fresh connection lost
+	lanes int // how often the lane was changed
 }
 
 // errEvicted is the evidence against a binding that another request found refused.
@@ -123,14 +123,13 @@ func (r *roundTrip) probe() error {
 	return nil
 }
 
-// mayRepeat counts a lost attempt and reports whether the request may be sent once more.
+// mayRepeat counts an attempt that a fresh connection lost and reports whether the request may be sent once more. Those
+// of reused connections need no count: what follows one has a connection of its own.
 func (r *roundTrip) mayRepeat(f *facts) bool {
-	if f.reused {
-		r.reused++
-	} else {
-		r.fresh++
+	if !f.reused {
+		r.lost++
 	}
-	return r.reused <= 1 && r.fresh <= 1 && r.repeatable(f)
+	return r.lost <= 1 && r.repeatable(f)
 }
 
 // repeatable reports that sending the request again does no harm: by its nature, or since the peer did not process it.

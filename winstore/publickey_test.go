@@ -35,10 +35,11 @@ func TestPublicKeyBlobs(t *testing.T) {
 	require.NoError(t, err)
 	for name, test := range map[string]struct {
 		blob  []byte
+		magic int // where it is
 		parse func([]byte) (*rsa.PublicKey, error)
 	}{
-		"CNG":       {cngBlob(&k.PublicKey), parseRSAPublicBlob},
-		"CryptoAPI": {capiBlob(&k.PublicKey), parsePublicKeyBlob},
+		"CNG":       {cngBlob(&k.PublicKey), 0, parseRSAPublicBlob},
+		"CryptoAPI": {capiBlob(&k.PublicKey), 8, parsePublicKeyBlob},
 	} {
 		t.Run(name, func(t *testing.T) {
 			public, err := test.parse(test.blob)
@@ -50,8 +51,24 @@ func TestPublicKeyBlobs(t *testing.T) {
 			}
 			_, err = test.parse(append(test.blob, 0))
 			require.ErrorIs(t, err, errBlob)
+			for magic := range 4 {
+				other := slices.Clone(test.blob)
+				other[test.magic+magic]++
+				_, err := test.parse(other)
+				require.ErrorIs(t, err, errBlob, "another kind of key")
+			}
 		})
 	}
+}
+
+// CryptoAPI says what a blob holds: that of a private key is none.
+func TestBlobOfAPrivateKey(t *testing.T) {
+	k, err := rsa.GenerateKey(rand.Reader, 2048)
+	require.NoError(t, err)
+	blob := capiBlob(&k.PublicKey)
+	blob[0]++ // PRIVATEKEYBLOB
+	_, err = parsePublicKeyBlob(blob)
+	require.ErrorIs(t, err, errBlob)
 }
 
 func FuzzPublicKeyBlobs(f *testing.F) {

@@ -50,6 +50,7 @@ func TestMask(t *testing.T) {
 		"11111111-2222-3333-4444-555555555555#att=1": "111111…#att=1",
 		"system_assigned_managed_identity#att=0":     "system…#att=0",
 		"a#att=0#att=1":                              "a#att=…#att=1",
+		"#att=none":                                  "#att=none",
 		"/subscriptions/secret#fragment":             "/subsc…",
 		"ключиключи":                                 "ключик…",
 	} {

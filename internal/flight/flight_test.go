@@ -279,6 +279,19 @@ func TestWithin(t *testing.T) {
 	require.ErrorContains(t, err, "ended its goroutine")
 }
 
+// A caller who gives up is told what Within waits for.
+func TestGivingUpWithin(t *testing.T) {
+	bubble(t, func(t *testing.T, g *flight.Group[string, int]) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := g.Do(ctx, "token", limit, func(ctx context.Context) (int, error) {
+			return flight.Within(ctx, time.Hour, "the key", newWork().do)
+		})
+		require.ErrorContains(t, err, "waiting for the key, for 1s: ")
+		g.CancelUnwanted()
+	})
+}
+
 // Work that waits for another flight and is ended by its own limit knows what it waited for, and that its caller did
 // not give up.
 func TestLimitWhileAnotherFlightIsWaitedFor(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -178,6 +179,38 @@ func TestRetriesEndWithSuccess(t *testing.T) {
 	_, err := c.Metadata(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, seconds(1, 10), waits.Waits())
+}
+
+// bodies are answers of a policy of the caller's, which gives them bodies of its own.
+type bodies struct{ open atomic.Int32 }
+
+func (b *bodies) Do(req *policy.Request) (*http.Response, error) {
+	resp, err := req.Next()
+	if err == nil {
+		b.open.Add(1)
+		resp.Body = &body{resp.Body, b}
+	}
+	return resp, err
+}
+
+type body struct {
+	io.ReadCloser
+	of *bodies
+}
+
+func (b *body) Close() error {
+	b.of.open.Add(-1)
+	return b.ReadCloser.Close()
+}
+
+// An answer that is not the last is closed: a policy of the caller's may have given it a body that holds something.
+func TestAnswersAreClosedBeforeTheNextTry(t *testing.T) {
+	s := serve(t, answer{status: 500}, answer{status: 410}, answer{status: 200, body: metadata})
+	replaced := &bodies{}
+	c, _ := s.client(t, func(o *imds.Options) { o.PerRetryPolicies = []policy.Policy{replaced} })
+	_, err := c.Metadata(t.Context())
+	require.NoError(t, err)
+	require.Zero(t, replaced.open.Load())
 }
 
 // The limit is on the first answer only: an IMDS that is there may take its time to recover.
