@@ -18,7 +18,7 @@ test: tools
 	$(MAKE) unit soak-short cli e2e examples
 
 static:
-	$(MAKE) -j1 lint supply fuzz-short mutate-short fips
+	$(MAKE) -j1 fuzz-short lint supply mutate-short fips
 
 tools:
 	./scripts/install-tools.sh
@@ -47,7 +47,7 @@ unit:
 
 # With FIPS 140-3 enforced: whatever else is used fails.
 fips:
-	GODEBUG=fips140=only go test -vet=off -count=1 -timeout 15m -skip 'Matrix|HourOfFaults|Soak|Model|Killed|Stress|$(LONG)' ./...
+	GODEBUG=fips140=only go test -vet=off -count=1 -timeout 15m -skip 'Matrix|HourOfFaults|Soak|Model|Kill|Stress|Busy|NotNow|$(LONG)' ./...
 
 # Goroutines, clients and clocks under random faults: see soak_test.go. AZMTLS_SEED repeats a run.
 soak-short:
@@ -56,9 +56,9 @@ soak-short:
 soak:
 	AZMTLS_SOAK=30m go test -race -count=1 -timeout 1h -v -run '^TestSoak$$' .
 
-# Whatever parses, on made-up input: 5 seconds for each target, since CI has 25 minutes in all, or an hour for all of them.
+# Whatever parses, on made-up input: 20 seconds for each target, or an hour for all of them.
 fuzz-short:
-	./scripts/fuzz.sh each 5
+	./scripts/fuzz.sh each 20
 
 fuzz:
 	./scripts/fuzz.sh all 3600
@@ -73,7 +73,7 @@ windows: wine
 	GOOS=windows GOARCH=amd64 CGO_ENABLED=0 go build -o .tools/windows/quickstart.exe ./examples/quickstart
 	AZMTLS_ATTESTATION_DLL=$(CURDIR)/.tools/windows/AttestationClientLib.dll AZMTLS_QUICKSTART=$(CURDIR)/.tools/windows/quickstart.exe \
 	GOOS=windows GOARCH=amd64 CGO_ENABLED=0 GOTMPDIR=$(CURDIR)/.tools/windows/tmp \
-	go test -short -vet=off -count=1 -timeout 15m -skip 'HourOfFaults|Soak|Model|$(LONG)' -coverprofile=.tools/windows/coverage.out -coverpkg=$(MODULE)/winstore -exec $(CURDIR)/scripts/wine.sh $(ON_WINDOWS)
+	go test -short -vet=off -count=1 -timeout 15m -skip 'HourOfFaults|Soak|Model|UploadsStream|EntraHangs|$(LONG)' -coverprofile=.tools/windows/coverage.out -coverpkg=$(MODULE)/winstore -exec $(CURDIR)/scripts/wine.sh $(ON_WINDOWS)
 	./scripts/check-coverage.sh .tools/windows/coverage.out 85 $(MODULE)/winstore
 
 cli: tools

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// IMDS issues what cannot be used, or refuses. 200 callers ask for 10 s: IMDS is asked as often as the budget lets it.
+// IMDS issues what cannot be used, or refuses. 40 callers ask for 10 s: IMDS is asked as often as the budget lets it.
 func TestIMDSIssuesNothingOfUse(t *testing.T) {
 	foreign := &imdstest.Fault{At: imdstest.AtAnswer, Do: imdstest.ForeignKey{}}
 	for name, test := range map[string]struct {
@@ -35,8 +35,8 @@ func TestIMDSIssuesNothingOfUse(t *testing.T) {
 				remove = f.server.Inject(*test.fault)
 			}
 			f.clock.Advance(time.Hour)
-			failed := f.callers(200, 10*time.Second)
-			require.Equal(t, 200*20, failed)
+			failed := f.callers(40, 10*time.Second)
+			require.Equal(t, 40*20, failed)
 			require.LessOrEqual(t, f.server.Counts().Issue, 5)
 			require.GreaterOrEqual(t, f.server.Counts().Issue, 3, "it is asked again when there is a unit")
 			require.Zero(t, f.server.Counts().Token, "nothing is sent to Entra")
@@ -45,7 +45,7 @@ func TestIMDSIssuesNothingOfUse(t *testing.T) {
 			if test.fault != nil {
 				remove()
 				f.clock.Advance(11 * time.Second)
-				require.Zero(t, f.callers(200, time.Second), "it is well again when IMDS is")
+				require.Zero(t, f.callers(40, time.Second), "it is well again when IMDS is")
 			}
 		})
 	}
