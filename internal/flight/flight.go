@@ -105,12 +105,14 @@ func (g *Group[K, V]) join(
 	stop := g.Clock.AfterFunc(limit+grace, func() {
 		var none V
 		g.land(key, f, none, f.stage.giveUp(&clock.LimitError{Limit: limit}))
+		f.cancel() // not before, or the work might say that it was cancelled, and land with that
 	})
 	go func() {
 		var value V
 		err := errBrokenOff
 		defer func() {
 			stop()
+			f.cancel()
 			g.land(key, f, value, err)
 		}()
 		value, err = guarded(ctx, work)
@@ -126,10 +128,8 @@ const grace = time.Second
 var errBrokenOff = errors.New("the work ended its goroutine")
 
 // land gives the result to those who wait, who write the log. Who asks from now on has the work run anew. The first
-// landing counts. It cancels the work's context last: work that is overdue would say that it was cancelled, and land
-// with that before this.
+// landing counts.
 func (g *Group[K, V]) land(key K, f *flight[V], value V, err error) {
-	defer f.cancel()
 	g.mu.Lock()
 	select {
 	case <-f.landed:
