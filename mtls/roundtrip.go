@@ -21,8 +21,8 @@ type roundTrip struct {
 	host   *host
 	first  attempt // mostly the only one
 
-	lost  int // attempts that a fresh connection lost
-	lanes int // how often the lane was changed
+	freshLosses int // attempts that a fresh connection lost
+	lanes       int // how often the lane was changed
 }
 
 // errEvicted is the evidence against a binding that another request found refused.
@@ -127,9 +127,9 @@ func (r *roundTrip) probe() error {
 // of reused connections need no count: what follows one has a connection of its own.
 func (r *roundTrip) mayRepeat(f *facts) bool {
 	if !f.reused {
-		r.lost++
+		r.freshLosses++
 	}
-	return r.lost <= 1 && r.repeatable(f)
+	return r.freshLosses <= 1 && r.repeatable(f)
 }
 
 // repeatable reports that sending the request again does no harm: by its nature, or since the peer did not process it.

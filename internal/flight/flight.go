@@ -112,7 +112,7 @@ func (g *Group[K, V]) join(
 		err := errBrokenOff
 		defer func() {
 			stop()
-			f.cancel()
+			f.cancel() // so that no timer is left when the callers have the result
 			g.land(key, f, value, err)
 		}()
 		value, err = guarded(ctx, work)
