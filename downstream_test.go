@@ -356,7 +356,8 @@ func TestBoundClientAnswersClaimsChallenges(t *testing.T) {
 	f.server.Inject(
 		imdstest.Fault{Endpoint: imdstest.Resource, Times: 1, Do: imdstest.Respond{Status: 401, Header: http.Header{
 			"Www-Authenticate": {
-				`Bearer realm="", error="insufficient_claims", claims="eyJhY2Nlc3NfdG9rZW4iOnsibmJmIjp7ImVzc2VudGlhbCI6dHJ1ZSwidmFsdWUiOiIxIn19fQ=="`,
+				`Bearer realm="", error="insufficient_claims", ` +
+					`claims="eyJhY2Nlc3NfdG9rZW4iOnsibmJmIjp7ImVzc2VudGlhbCI6dHJ1ZSwidmFsdWUiOiIxIn19fQ=="`,
 			},
 		}}},
 	)

@@ -22,10 +22,21 @@ import (
 const (
 	defaultEndpoint = "http://169.254.169.254"
 	endpointEnv     = "AZURE_POD_IDENTITY_AUTHORITY_HOST"
-	metadataPath    = "/metadata/identity/getplatformmetadata"
 	issuePath       = "/metadata/identity/issuecredential"
 	apiVersion      = "2.0"
 )
+
+// MetadataPath is where IMDS v2 says what the machine is.
+const MetadataPath = "/metadata/identity/getplatformmetadata"
+
+// Query returns the query of a request to IMDS v2.
+func Query(id ID) url.Values {
+	query := url.Values{"cred-api-version": {apiVersion}}
+	if id.Value != "" {
+		query.Set(id.Param, id.Value)
+	}
+	return query
+}
 
 // Options of a Client.
 type Options struct {
@@ -98,11 +109,7 @@ func (c *Client) request(ctx context.Context, method, path string) (*policy.Requ
 	if err != nil {
 		return nil, fmt.Errorf("building the request to IMDS: %w", err)
 	}
-	query := url.Values{"cred-api-version": {apiVersion}}
-	if c.id.Value != "" {
-		query.Set(c.id.Param, c.id.Value)
-	}
-	req.Raw().URL.RawQuery = query.Encode()
+	req.Raw().URL.RawQuery = Query(c.id).Encode()
 	req.Raw().Header.Set("Metadata", "true")
 	req.Raw().Header.Set("x-ms-client-request-id", correlation.ID(ctx)) // the live service refuses a request without it
 	return req, nil

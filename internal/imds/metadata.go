@@ -15,7 +15,7 @@ import (
 // or none that is for this credential.
 func (c *Client) Metadata(ctx context.Context) (Metadata, error) {
 	var m Metadata
-	req, err := c.request(ctx, http.MethodGet, metadataPath)
+	req, err := c.request(ctx, http.MethodGet, MetadataPath)
 	if err != nil {
 		return m, err
 	}

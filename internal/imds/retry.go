@@ -84,7 +84,7 @@ func (p retryPolicy) try(req *policy.Request, number int) (*http.Response, error
 	return resp, err
 }
 
-func isMetadata(req *policy.Request) bool { return strings.HasSuffix(req.Raw().URL.Path, metadataPath) }
+func isMetadata(req *policy.Request) bool { return strings.HasSuffix(req.Raw().URL.Path, MetadataPath) }
 
 // longest returns the longest Retry-After that is waited for.
 func longest(resp *http.Response) time.Duration {

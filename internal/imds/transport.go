@@ -35,7 +35,7 @@ func (t transport) Do(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	if strings.HasSuffix(req.URL.Path, metadataPath) && !isIMDS(resp) {
+	if strings.HasSuffix(req.URL.Path, MetadataPath) && !IsServer(resp.Header.Get("Server")) {
 		_ = resp.Body.Close()
 		return nil, newStranger(req, resp)
 	}
@@ -58,10 +58,8 @@ func (t transport) Do(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// isIMDS reports whether it is IMDS that answered: it says so in each of its answers.
-func isIMDS(resp *http.Response) bool {
-	return strings.Contains(strings.ToUpper(resp.Header.Get("Server")), "IMDS")
-}
+// IsServer reports whether it is IMDS that answered, by the Server header: it says so in each of its answers.
+func IsServer(header string) bool { return strings.Contains(strings.ToUpper(header), "IMDS") }
 
 // withOwnBody returns the request with a copy of its body: net/http may go on reading after the answer came, and a
 // retry begins at the start of what was given to it.

@@ -12,7 +12,8 @@ const sbom = `{"SBOM":{"go_version":"go1.26.8"}}`
 // Only what is called counts: not what is merely imported or required.
 func TestRead(t *testing.T) {
 	called, err := read(strings.NewReader(sbom + `
-{"finding":{"osv":"GO-1","fixed_version":"v1.2.4","trace":[{"module":"m","version":"v1.2.3","package":"m/p","function":"F"},{"module":"own"}]}}
+{"finding":{"osv":"GO-1","fixed_version":"v1.2.4",
+ "trace":[{"module":"m","version":"v1.2.3","package":"m/p","function":"F"},{"module":"own"}]}}
 {"finding":{"osv":"GO-2","trace":[{"module":"m","version":"v1.2.3","package":"m/p"}]}}
 {"finding":{"osv":"GO-3","trace":[{"module":"stdlib","version":"v1.26.8","function":"Read"}]}}`))
 	require.NoError(t, err)

@@ -10,10 +10,10 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/azmtls/azmtls/internal/eventlog"
+	"github.com/azmtls/azmtls/internal/imds"
 	"github.com/azmtls/azmtls/internal/platform"
 	wire "github.com/azmtls/azmtls/internal/problem"
 	see "github.com/azmtls/azmtls/internal/troubleshooting"
@@ -56,8 +56,6 @@ type answer struct {
 	body   []byte
 }
 
-func (a answer) isIMDS() bool { return strings.Contains(strings.ToUpper(a.server), "IMDS") }
-
 // firstAnswer is how long IMDS, which is a hop away, gets for an answer.
 const firstAnswer = 4 * time.Second
 
@@ -94,7 +92,7 @@ func (v *visit) ask(ctx context.Context, path string, query url.Values, headers 
 
 // findIMDS probes for IMDS v2: a request without the header Metadata gets 400 where it is, and 404 where it is not.
 func (v *visit) findIMDS(ctx context.Context) Finding {
-	a, err := v.ask(ctx, "/metadata/identity/getplatformmetadata", url.Values{"cred-api-version": {"2.0"}})
+	a, err := v.ask(ctx, imds.MetadataPath, imds.Query(imds.ID{}))
 	switch {
 	case err != nil:
 		v.silent = errors.Is(err, context.DeadlineExceeded)
@@ -102,7 +100,7 @@ func (v *visit) findIMDS(ctx context.Context) Finding {
 		f.Details = []string{err.Error()}
 		return f.advise(see.Unreachable, "Is this an Azure VM? Then look for a route, a firewall or a container network "+
 			"that hides 169.254.169.254. Elsewhere use another credential.")
-	case !a.isIMDS():
+	case !imds.IsServer(a.server):
 		return stranger(v.machine.Endpoint, a)
 	case a.status == http.StatusNotFound:
 		v.date(a)
@@ -138,7 +136,7 @@ func (v *visit) findV1(ctx context.Context) Finding {
 	}
 	query := url.Values{"api-version": {"2018-02-01"}, "resource": {"https://management.azure.com/"}}
 	a, err := v.ask(ctx, "/metadata/identity/oauth2/token", query)
-	if err != nil || !a.isIMDS() {
+	if err != nil || !imds.IsServer(a.server) {
 		return skipped("IMDS does not answer")
 	}
 	if a.status != http.StatusBadRequest {
@@ -174,17 +172,13 @@ func (v *visit) identity(ctx context.Context) Finding {
 	if !v.imds {
 		return skipped("IMDS v2 does not answer")
 	}
-	query := url.Values{"cred-api-version": {"2.0"}}
-	if id := v.machine.ID(); id.Value != "" {
-		query.Set(id.Param, id.Value)
-	}
-	a, err := v.ask(ctx, "/metadata/identity/getplatformmetadata", query,
+	a, err := v.ask(ctx, imds.MetadataPath, imds.Query(v.machine.ID()),
 		"Metadata", "true", "x-ms-client-request-id", uuid.NewString())
 	if err != nil {
 		return problem("IMDS does not say: %v", err).advise(see.NoIdentity, "Try again; IMDS may be busy or being updated.")
 	}
 	switch {
-	case !a.isIMDS():
+	case !imds.IsServer(a.server):
 		v.imds = false
 		return stranger(v.machine.Endpoint, a)
 	case a.status == http.StatusNotFound:
@@ -199,19 +193,15 @@ func (v *visit) identity(ctx context.Context) Finding {
 		}
 		return f.advise(see.NoIdentity, "Assign an identity to this machine; name one by --id where it has several.")
 	}
-	var metadata struct {
-		ClientID string            `json:"clientId"`
-		TenantID string            `json:"tenantId"`
-		CuID     map[string]string `json:"cuId"`
-	}
+	var metadata imds.Metadata
 	if err := json.Unmarshal(a.body, &metadata); err != nil {
 		return problem("the metadata cannot be read").
 			advise(see.NoIdentity, "Something stands between this machine and IMDS.")
 	}
 	f := ok("client %s of tenant %s", eventlog.Mask(metadata.ClientID), eventlog.Mask(metadata.TenantID))
-	for _, name := range []string{"vmId", "vmssId"} {
-		if id := metadata.CuID[name]; id != "" {
-			f.Details = append(f.Details, fmt.Sprintf("%s %s", name, eventlog.Mask(id)))
+	for _, unit := range []struct{ name, id string }{{"vmId", metadata.CuID.VMID}, {"vmssId", metadata.CuID.VMSSID}} {
+		if unit.id != "" {
+			f.Details = append(f.Details, fmt.Sprintf("%s %s", unit.name, eventlog.Mask(unit.id)))
 		}
 	}
 	return f
