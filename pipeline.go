@@ -1,11 +1,9 @@
 package azmtls
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
@@ -133,7 +131,7 @@ func (t exchangeTransport) Do(req *http.Request) (*http.Response, error) {
 	resp, err := x.transport.Do(disclosed)
 	begun()
 	if err == nil {
-		err = download(resp)
+		_, err = runtime.Payload(resp) // which keeps it; it is bounded
 	}
 	if late := clock.LimitOf(ctx); late != nil && err != nil {
 		err = late
@@ -145,12 +143,4 @@ func (t exchangeTransport) Do(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	return nil, fmt.Errorf("asking %s for a token: %w", req.URL.Host, err)
-}
-
-// download reads the body of an answer into memory. It is bounded.
-func download(resp *http.Response) error {
-	body, err := io.ReadAll(resp.Body)
-	_ = resp.Body.Close()
-	resp.Body = io.NopCloser(bytes.NewReader(body))
-	return err
 }

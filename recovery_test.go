@@ -310,3 +310,37 @@ func TestAlwaysRefused(t *testing.T) {
 		})
 	}
 }
+
+// An error says what recovery did: each outcome has a word of its own.
+func TestRecoveryOfAFailure(t *testing.T) {
+	refused := imdstest.Fault{Endpoint: imdstest.Token, At: imdstest.AtCertificate, Do: imdstest.Alert(48)}
+	unavailable := imdstest.Respond{Status: http.StatusServiceUnavailable}
+	entraDown := imdstest.Fault{Endpoint: imdstest.Token, Do: imdstest.Respond{Status: http.StatusBadRequest}}
+	for name, test := range map[string]struct {
+		spoil  func(f *fixture)
+		want   azmtls.Recovery
+		issued int
+	}{
+		"Entra says no": {func(f *fixture) { f.server.Inject(entraDown) }, azmtls.RecoveryNone, 0},
+		"refused, and IMDS is down": {func(f *fixture) {
+			f.server.Inject(refused)
+			f.server.Inject(imdstest.Fault{Endpoint: imdstest.Issue, Do: unavailable})
+		}, azmtls.RecoveryUnreplaced, 0},
+		"refused, and the next one meets another failure": {func(f *fixture) {
+			f.server.Refuse(f.store.get(alias).Thumbprint(), 48)
+			f.server.Inject(entraDown)
+		}, azmtls.RecoveryFailed, 1},
+		"refused, as is the next one": {func(f *fixture) { f.server.Inject(refused) }, azmtls.RecoveryRefused, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, imdstest.Options{}, nil)
+			f.plant()
+			test.spoil(f)
+			_, err := f.token(vault)
+			var failed *azmtls.AuthenticationError
+			require.ErrorAs(t, err, &failed)
+			require.Equal(t, test.want, failed.Recovery)
+			require.Equal(t, test.issued, f.server.Counts().Issued)
+		})
+	}
+}

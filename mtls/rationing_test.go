@@ -83,3 +83,25 @@ func TestBudgetsOfAFleetAreSpread(t *testing.T) {
 	}
 	require.Greater(t, len(delays), 5)
 }
+
+// A binding that was refused, kept and accepted by nobody is tried once a second, by one caller: the others are told why
+// it was refused.
+func TestKeptBindingIsTriedOnceASecond(t *testing.T) {
+	now := clock.NewFake(time.Now())
+	s := &spender{t, at(now), (&minter{t: t}).source("a", nil), "", now}
+	s.next()
+	b, err := s.cache.GetOrMint(t.Context(), s.src)
+	require.NoError(t, err)
+	require.False(t, s.cache.RemoveBadCert(t.Context(), s.src, refusal(b, "")), "there is no unit")
+	for range 3 {
+		_, err = s.cache.GetOrMint(t.Context(), s.src)
+		require.True(t, isRefusal(err))
+		now.Advance(time.Second - 1)
+		_, err = s.cache.GetOrMint(t.Context(), s.src)
+		require.True(t, isRefusal(err))
+		now.Advance(1)
+		tried, err := s.cache.GetOrMint(t.Context(), s.src)
+		require.NoError(t, err)
+		require.Same(t, b, tried)
+	}
+}

@@ -202,6 +202,7 @@ func TestParentThatTheTPMKeeps(t *testing.T) {
 			require.Equal(t, persistentSRK, k.wrapped.parent)
 			require.Equal(t, []tpm2.TPMHandle{persistentSRK}, handles(t, tpm.Socket, firstPersistent))
 			require.NoError(t, signs(k))
+			require.Empty(t, handles(t, tpm.Socket, firstTransient), "every key is flushed")
 
 			evict(t, tpm.Socket) // it is not cleared: the key is not dead
 			err := signs(k)

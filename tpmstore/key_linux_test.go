@@ -302,3 +302,23 @@ func TestWaitingForTheTPM(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, handles(t, tpm.Socket, firstTransient))
 }
+
+// Getting a key and choosing one leave no file open.
+func TestKeysLeaveNoHandle(t *testing.T) {
+	tpm := startTPM(t)
+	keys := Keys{tpm.Socket, t.TempDir()}
+	tpmKeyOf(t, keys)
+	open := openFiles(t)
+	for range 3 {
+		tpmKeyOf(t, keys)
+		_, _, err := keys.Choose(t.Context())
+		require.NoError(t, err)
+	}
+	require.Equal(t, open, openFiles(t))
+}
+
+func openFiles(t *testing.T) int {
+	entries, err := os.ReadDir("/proc/self/fd")
+	require.NoError(t, err)
+	return len(entries)
+}

@@ -56,17 +56,15 @@ func (w wrapped) encode() []byte {
 		key.AddASN1ObjectIdentifier(oidLoadableKey)
 		key.AddASN1(optional(emptyAuthField), func(field *cryptobyte.Builder) { field.AddASN1Boolean(true) })
 		key.AddASN1Uint64(uint64(w.parent))
-		key.AddASN1OctetString(sized(w.public))
-		key.AddASN1OctetString(sized(w.private))
+		for _, content := range [][]byte{w.public, w.private} {
+			key.AddASN1(asn1.OCTET_STRING, func(sized *cryptobyte.Builder) {
+				sized.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(content) })
+			})
+		}
 	})
 	block, _ := der.Bytes()
 	_ = pem.Encode(&text, &pem.Block{Type: pemType, Bytes: block})
 	return text.Bytes()
-}
-
-// sized returns a TPM2B: two bytes of size, and the content.
-func sized(content []byte) []byte {
-	return append([]byte{byte(len(content) >> 8), byte(len(content))}, content...)
 }
 
 // parseWrapped reads a key in the form of a file. What else is in the file is ignored, as in any PEM file.
@@ -126,11 +124,12 @@ func (w *wrapped) decode(der cryptobyte.String) error {
 const maxWrapped = 3072
 
 // content returns what is in a TPM2B: two bytes of size and no more than what they say.
-func content(sized []byte) ([]byte, error) {
-	if len(sized) < 3 || len(sized) != 2+int(sized[0])<<8+int(sized[1]) {
+func content(sized cryptobyte.String) ([]byte, error) {
+	var content cryptobyte.String
+	if !sized.ReadUint16LengthPrefixed(&content) || !sized.Empty() || content.Empty() {
 		return nil, errors.New("its size is another than it says")
 	}
-	return sized[2:], nil
+	return content, nil
 }
 
 // name returns the Name that a line before the key tells, nil if there is none.

@@ -9,7 +9,7 @@ import (
 const Jitter = 0.1
 
 // Vary returns a factor from 1-Jitter to 1+Jitter.
-func Vary() float64 { return 1 + Jitter*(2*rand.Float64()-1) }
+func Vary() float64 { return 1 - Jitter + 2*Jitter*rand.Float64() }
 
 // Spread returns the time, varied.
 func Spread(d time.Duration) time.Duration { return time.Duration(float64(d) * Vary()) }

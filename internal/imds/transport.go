@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
 	"github.com/azmtls/azmtls/internal/bounded"
 	"github.com/azmtls/azmtls/internal/limits"
 )
@@ -49,12 +50,9 @@ func (t transport) Do(req *http.Request) (*http.Response, error) {
 		return nil, redirectError{resp.StatusCode}
 	}
 	bounded.Response(resp)
-	body, err := io.ReadAll(resp.Body)
-	_ = resp.Body.Close()
-	if err != nil {
+	if _, err := runtime.Payload(resp); err != nil { // which keeps it
 		return nil, fmt.Errorf("reading the answer: %w", err)
 	}
-	resp.Body = io.NopCloser(bytes.NewReader(body))
 	return resp, nil
 }
 
