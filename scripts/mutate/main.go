@@ -87,7 +87,8 @@ func run(seed uint64, n int, own bool, patterns []string) error {
 	if err != nil {
 		return err
 	}
-	return report(seed, len(all), chosen, fates)
+	log.Print("seed ", seed)
+	return report(seed, all, chosen, fates)
 }
 
 // mutants are all that can be made of the packages.
@@ -143,6 +144,9 @@ func try(chosen []mutant, limits map[string]time.Duration) ([]string, error) {
 		workers.Go(func() {
 			for i := range next {
 				fates[i], failures[i] = chosen[i].fate(filepath.Join(folder, fmt.Sprint(i)), limits)
+				if fates[i] == survived {
+					log.Print("survived: ", chosen[i])
+				}
 			}
 		})
 	}
@@ -201,49 +205,86 @@ func test(pkg, overlay string, limit time.Duration) ([]byte, error) {
 	return cmd.CombinedOutput()
 }
 
-// count is what became of the mutants of a package.
-type count map[string]int
+// tally is what became of the mutants of a part of the library. It is written as it is told to scripts/reliability.
+type tally struct {
+	Name         string `json:"name"`
+	Part         string `json:"part"`
+	Seed         uint64 `json:"seed"`
+	Of           int    `json:"of"`
+	Tried        int    `json:"tried"`
+	Killed       int    `json:"killed"`
+	Survived     int    `json:"survived"`
+	NotCompiling int    `json:"not_compiling"`
+	Percent      int    `json:"percent"` // killed, of those that compile
+	Survivors    string `json:"survivors,omitempty"`
+}
 
-func report(seed uint64, of int, chosen []mutant, fates []string) error {
-	counts, total := map[string]count{}, count{}
+func (t *tally) add(fate string) {
+	t.Tried++
+	switch fate {
+	case killed:
+		t.Killed++
+	case survived:
+		t.Survived++
+	default:
+		t.NotCompiling++
+	}
+	t.Percent = 100 * t.Killed / max(1, t.Killed+t.Survived)
+}
+
+// part is the package, all below internal taken together.
+func (m mutant) part() string {
+	switch path := strings.TrimPrefix(m.pkg, module); {
+	case path == "":
+		return "root"
+	case strings.HasPrefix(path, "/internal/"):
+		return "internal"
+	default:
+		return path[1:]
+	}
+}
+
+// report tells what became of the mutants, by part and of all of them.
+func report(seed uint64, all, chosen []mutant, fates []string) error {
+	total := &tally{Name: "mutants", Part: "all", Seed: seed}
+	parts := map[string]*tally{}
+	for _, m := range all {
+		total.Of++
+		if parts[m.part()] == nil {
+			parts[m.part()] = &tally{Name: "mutants", Part: m.part(), Seed: seed}
+		}
+		parts[m.part()].Of++
+	}
 	var survivors []string
 	for i, m := range chosen {
-		name := strings.TrimPrefix(strings.TrimPrefix(m.pkg, module), "/")
-		if name == "" {
-			name = "root"
-		}
-		if counts[name] == nil {
-			counts[name] = count{}
-		}
-		counts[name][fates[i]]++
-		total[fates[i]]++
+		total.add(fates[i])
+		parts[m.part()].add(fates[i])
 		if fates[i] == survived {
-			survivors = append(survivors, fmt.Sprintf("%s:%d: %s", relative(m.file), m.line, m.what))
+			survivors = append(survivors, m.String())
 		}
 	}
 	slices.Sort(survivors)
-	fmt.Printf("%-24s %8s %8s %14s\n", "package", killed, survived, notCompiling)
-	for _, name := range slices.Sorted(maps.Keys(counts)) {
-		c := counts[name]
-		fmt.Printf("%-24s %8d %8d %14d\n", name, c[killed], c[survived], c[notCompiling])
+	total.Survivors = strings.Join(survivors, "; ")
+	for _, name := range slices.Sorted(maps.Keys(parts)) {
+		if err := parts[name].print(); err != nil {
+			return err
+		}
 	}
-	for _, s := range survivors {
-		fmt.Println("survived:", s)
-	}
-	fmt.Printf("seed %d, %d of %d mutants\n", seed, len(chosen), of)
+	return total.print()
+}
+
+func (t *tally) print() error {
 	if os.Getenv("AZMTLS_RELIABILITY") != "1" {
+		fmt.Printf("%-10s %4d of %4d tried: %4d killed (%d %%), %d survived, %d not compiling\n",
+			t.Part, t.Tried, t.Of, t.Killed, t.Percent, t.Survived, t.NotCompiling)
 		return nil
 	}
-	line, err := json.Marshal(map[string]any{
-		"name": "mutants", "seed": seed, "tried": len(chosen), "of": of, "killed": total[killed],
-		"survived": total[survived], "not_compiling": total[notCompiling], "survivors": strings.Join(survivors, "; "),
-	})
-	if err != nil {
-		return err
-	}
+	line, err := json.Marshal(t)
 	fmt.Printf("RELIABILITY %s\n", line)
-	return nil
+	return err
 }
+
+func (m mutant) String() string { return fmt.Sprintf("%s:%d: %s", relative(m.file), m.line, m.what) }
 
 // relative is a path as seen from here.
 func relative(file string) string {

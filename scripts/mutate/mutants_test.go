@@ -52,3 +52,19 @@ func TestSample(t *testing.T) {
 	require.NotEqual(t, sample(all, 7, 10), sample(all, 8, 10))
 	require.Len(t, sample(all, 7, 1000), 100)
 }
+
+// The share is of those that compile. All packages below internal are one part.
+func TestTally(t *testing.T) {
+	var sum tally
+	for fate, n := range map[string]int{killed: 9, survived: 1, notCompiling: 10} {
+		for range n {
+			sum.add(fate)
+		}
+	}
+	require.Equal(t, tally{Tried: 20, Killed: 9, Survived: 1, NotCompiling: 10, Percent: 90}, sum)
+	for pkg, part := range map[string]string{
+		module: "root", module + "/mtls": "mtls", module + "/internal/csr": "internal", module + "/internal/imds": "internal",
+	} {
+		require.Equal(t, part, mutant{pkg: pkg}.part())
+	}
+}

@@ -32,7 +32,7 @@ var sections = []section{
 	{"mutants", "Mutation",
 		"Changes in one place that tests noticed, or did not. Tests that take minutes are not asked: what only they " +
 			"would notice is among the survivors, as are changes that make the same program.",
-		[]string{"seed", "tried", "of", "killed", "survived", "not_compiling"}},
+		[]string{"part", "seed", "of", "tried", "not_compiling", "survived", "killed", "percent"}},
 }
 
 // read finds the reports in what tests printed.

@@ -16,8 +16,8 @@ RELIABILITY {"name":"crash","system":"linux, minting","kills":10,"survived":10}
 RELIABILITY {"name":"model","sequences":100000,"steps":7,"seed":1}
 RELIABILITY {"name":"secrets","suite":"mtls","planted":1,"forms":2,"texts":3,"bytes":4,"found":0}
 RELIABILITY {"name":"fuzz","targets":20,"seconds":20,"executions":1000}
-RELIABILITY {"name":"mutants","seed":1,"tried":3,"of":9,"killed":1,"survived":2,` +
-	`"not_compiling":0,"survivors":"a.go:1: x; b.go:2: y"}`
+RELIABILITY {"name":"mutants","part":"all","seed":1,"tried":3,"of":9,"killed":1,"survived":2,` +
+	`"not_compiling":0,"percent":33,"survivors":"a.go:1: x; b.go:2: y"}`
 
 // Figures come out as they were told, in the table of their name.
 func TestPage(t *testing.T) {
