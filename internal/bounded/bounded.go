@@ -25,12 +25,11 @@ type body struct {
 }
 
 func (b *body) Read(p []byte) (int, error) {
-	if len(p) > b.left+1 {
-		p = p[:b.left+1]
+	if b.left < 0 {
+		return 0, tooLarge{}
 	}
-	n, err := b.ReadCloser.Read(p)
+	n, err := b.ReadCloser.Read(p[:min(len(p), b.left+1)])
 	if b.left -= n; b.left < 0 {
-		b.left = 0
 		return 0, tooLarge{}
 	}
 	return n, err

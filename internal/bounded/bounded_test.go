@@ -50,6 +50,9 @@ func TestResponse(t *testing.T) {
 				if test.tooLarge {
 					require.ErrorContains(t, err, "1 MiB")
 					require.LessOrEqual(t, len(got), bounded.MaxResponse)
+					n, err := resp.Body.Read(make([]byte, 10))
+					require.Zero(t, n)
+					require.True(t, bounded.IsTooLarge(err), "it stays so")
 					return
 				}
 				require.NoError(t, err)

@@ -19,6 +19,8 @@ func TestCheck(t *testing.T) {
 		"mtlsauth.microsoft.com":                    "https://mtlsauth.microsoft.com",
 		"mtlsauth.microsoft.com:8443/":              "https://mtlsauth.microsoft.com:8443",
 		"westus.mtlsauth.microsoft.com/common/path": "https://westus.mtlsauth.microsoft.com/common/path",
+		"https://host:1":                            "https://host:1",
+		"https://host:65535":                        "https://host:65535",
 		"https://[::1]:8443":                        "https://[::1]:8443",
 	} {
 		got, err := endpoint.Check(given)
@@ -37,6 +39,7 @@ func TestCheck(t *testing.T) {
 		"https://[::1]:":               "names no valid port",
 		"https://host:0":               "names no valid port",
 		"https://host:65536":           "names no valid port",
+		"https://host:131071":          "names no valid port",
 		"https://:443":                 "names no host",
 		"https://[fe80::1%25eth0]":     "names no host",
 		"https://user@host":            "contains userinfo",

@@ -107,6 +107,7 @@ func TestPrepare(t *testing.T) {
 			require.Equal(t, "application/x-www-form-urlencoded", raw.Header.Get("Content-Type"))
 			require.Equal(t, "application/json", raw.Header.Get("Accept"))
 			require.NoError(t, uuid.Validate(raw.Header.Get("client-request-id")))
+			require.Equal(t, "true", raw.Header.Get("return-client-request-id"))
 
 			body, err := io.ReadAll(raw.Body)
 			require.NoError(t, err)
@@ -199,6 +200,8 @@ func TestLifetimes(t *testing.T) {
 		"too small":          {`3600`, `-1e300`, time.Hour, 30 * time.Minute},
 		"a life too long":    {`9223372036854775807`, ``, 365 * day, 365 * day / 2},
 		"a life without end": {`1e999`, `60`, 365 * day, time.Minute},
+		"a second":           {`1`, `0.5`, time.Second, 500 * time.Millisecond},
+		"a moment":           {`1e-3`, `1e-9`, time.Millisecond, time.Nanosecond},
 	} {
 		t.Run(name, func(t *testing.T) {
 			body := `{"token_type":"mtls_pop","access_token":"secret","expires_in":` + test.expires
@@ -254,6 +257,7 @@ func TestUselessAnswers(t *testing.T) {
 		"no expires_in":       {`{"access_token":"secret","token_type":"bearer"}`, "no expires_in"},
 		"expires_in of 0":     {`{"access_token":"secret","token_type":"bearer","expires_in":0}`, "no expires_in"},
 		"expired":             {`{"access_token":"secret","token_type":"bearer","expires_in":-1}`, "no expires_in"},
+		"expires_in is NaN":   {`{"access_token":"secret","token_type":"bearer","expires_in":"NaN"}`, "no expires_in"},
 		"expires_in in words": {`{"access_token":"secret","token_type":"bearer","expires_in":"soon"}`, "no expires_in"},
 		"not JSON":            {`secret`, "malformed"},
 		"cut short":           {`{"access_token":"secret"`, "malformed"},

@@ -63,8 +63,8 @@ func ParseToken(resp *http.Response, asked string) (Token, error) {
 type seconds float64
 
 func (s *seconds) UnmarshalJSON(data []byte) error {
-	value, err := strconv.ParseFloat(strings.Trim(string(data), `"`), 64)
-	if (err != nil && !math.IsInf(value, 0)) || math.IsNaN(value) {
+	value, _ := strconv.ParseFloat(strings.Trim(string(data), `"`), 64) // 0 if it is no number, infinity if it is too large
+	if math.IsNaN(value) {
 		value = 0
 	}
 	*s = seconds(value)

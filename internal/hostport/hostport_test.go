@@ -39,6 +39,7 @@ func TestParse(t *testing.T) {
 		"my.vault.azure.net":      "my.vault.azure.net:443",
 		"My.Vault.Azure.Net.:443": "my.vault.azure.net:443",
 		"localhost:8443":          "localhost:8443",
+		"127.0.0.1":               "127.0.0.1:443",
 		"127.0.0.1:1":             "127.0.0.1:1",
 		"[::1]:8443":              "[::1]:8443",
 		"[::1]":                   "[::1]:443",

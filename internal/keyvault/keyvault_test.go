@@ -28,6 +28,7 @@ func TestIsHost(t *testing.T) {
 		"NAME.Vault.Azure.NET":                       true,
 		"name.vault.azure.net.":                      true,
 		"NAME.MANAGEDHSM.AZURE.NET.":                 true,
+		"name.vault.internal":                        true,
 		"vault.azure.net":                            false,
 		"vault.azure.net.":                           false,
 		"namevault.azure.net":                        false,
@@ -144,6 +145,7 @@ func TestRefusesEndsInTheDepth(t *testing.T) {
 		return []byte(`{"error":` + strings.Repeat(`{"innererror":`, depth) +
 			`{"code":"MtlsCnfClaimRequestDataValidationFailed"}` + strings.Repeat("}", depth+1))
 	}
-	require.True(t, keyvault.Refuses(nested(5)))
+	require.True(t, keyvault.Refuses(nested(9)))
+	require.False(t, keyvault.Refuses(nested(10)))
 	require.False(t, keyvault.Refuses(nested(5000)))
 }

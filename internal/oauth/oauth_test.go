@@ -36,7 +36,9 @@ func TestRead(t *testing.T) {
 		resp := answer(401, stale)
 		resp.Request = req
 		named := req != nil && req.URL != nil
-		require.Equal(t, named, oauth.Read(resp).Host == "entra.example:444")
+		e := oauth.Read(resp)
+		require.Equal(t, named, e.Host == "entra.example:444")
+		require.Equal(t, named, strings.Contains(e.Error(), "the token endpoint entra.example:444 answered"))
 	}
 	e := oauth.Read(resp)
 	require.Equal(t, 401, e.StatusCode)
@@ -181,6 +183,29 @@ func TestClaims(t *testing.T) {
 	} {
 		require.Equal(t, want, oauth.Read(answer(400, body)).Claims, body)
 	}
+}
+
+// lost is a body that breaks off, and says of the next read that it is closed, as net/http's does.
+type lost struct{ closed bool }
+
+func (l *lost) Close() error { l.closed = true; return nil }
+
+func (l *lost) Read([]byte) (int, error) {
+	if l.closed {
+		return 0, http.ErrBodyReadAfterClose
+	}
+	return 0, errors.New("reset")
+}
+
+// Whoever reads a body that was lost learns why.
+func TestLostBody(t *testing.T) {
+	body := &lost{}
+	resp := &http.Response{StatusCode: 502, Body: body}
+	oauth.Read(resp)
+	require.True(t, body.closed)
+	n, err := resp.Body.Read(make([]byte, 1))
+	require.Zero(t, n)
+	require.EqualError(t, err, "reset")
 }
 
 // What is not the JSON object of an OAuth error is an error with its status, and evidence of nothing.

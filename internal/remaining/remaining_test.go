@@ -15,10 +15,10 @@ func TestVet(t *testing.T) {
 		left, window time.Duration
 		want         string
 	}{
-		{left: 24*time.Hour + time.Second, window: 24 * time.Hour},
-		{left: 48 * time.Hour, window: time.Second},
+		{left: 24*time.Hour + 1, window: 24 * time.Hour},
+		{left: 48 * time.Hour, window: 1},
 		{left: 24 * time.Hour, window: 24 * time.Hour, want: "24 hours"},
-		{left: time.Second, window: time.Second, want: "24 hours"},
+		{left: 1, window: 1, want: "24 hours"},
 		{left: 0, window: 0, want: "expired"},
 		{left: -time.Hour, window: -time.Hour, want: "expired"},
 		{left: 48 * time.Hour, window: -time.Second, want: "token window"},
