@@ -1,6 +1,8 @@
 package azmtls
 
 import (
+	"context"
+	"net/http"
 	"testing"
 
 	"github.com/azmtls/azmtls/internal/platform"
@@ -31,4 +33,33 @@ func TestDefaultStoreIsSwitchedOff(t *testing.T) {
 		options.setDefaults()
 		require.Same(t, own, options.Store, "%q", value)
 	}
+}
+
+type keyFunc func(context.Context) (mtls.Key, error)
+
+func (k keyFunc) Key(ctx context.Context) (mtls.Key, error) { return k(ctx) }
+
+type listStore struct {
+	mtls.NoStore
+	_ []string
+}
+
+// What a Cache compares can be compared, and what the caller does to a template later changes nothing.
+func TestOptionsAreMadeSafe(t *testing.T) {
+	given := ImdsV2MtlsCredentialOptions{
+		KeyProvider: keyFunc(mtls.SoftwareKeys{}.Key), Store: listStore{}, MTLSTransport: &http.Transport{},
+	}
+	one, other := given, given
+	one.setDefaults()
+	other.setDefaults()
+	require.NotSame(t, one.KeyProvider, other.KeyProvider)
+	require.NotSame(t, one.Store, other.Store)
+	given.MTLSTransport.MaxIdleConns = 5
+	require.Zero(t, one.MTLSTransport.MaxIdleConns)
+
+	given = ImdsV2MtlsCredentialOptions{KeyProvider: mtls.SoftwareKeys{}, Store: mtls.NoStore{}}
+	same := given
+	same.setDefaults()
+	require.Equal(t, given.KeyProvider, same.KeyProvider)
+	require.Equal(t, given.Store, same.Store)
 }

@@ -170,3 +170,16 @@ func TestEvictedBindingLeavesNoConnection(t *testing.T) {
 	require.EqualValues(t, 3, requests.Load())
 	require.Eventually(t, func() bool { return open.Load() == 0 }, 5*time.Second, time.Millisecond)
 }
+
+// When IMDS issues the certificate in use once more, the next renewal comes at half of what remains of it.
+func TestRenewalThatYieldsTheSame(t *testing.T) {
+	fake := clock.NewFake(time.Now())
+	e, b := newEntry(fake.Clock(), &imds{}), plain(t)
+	e.minted(Source{}, b)
+	same := *b
+	src := Source{Mint: func(context.Context, MintRequest) (*Binding, error) { return &same, nil }}
+	got, err := e.renewed(t.Context(), src, b, MintRequest{})
+	require.NoError(t, err)
+	require.Same(t, b, got)
+	require.InDelta(t, (b.admitted.left() / 2).Seconds(), (e.renewal.next - fake.Boot()).Seconds(), 1)
+}

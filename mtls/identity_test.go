@@ -61,3 +61,12 @@ func TestDisownedOnceIsDisownedEver(t *testing.T) {
 	}
 	require.Equal(t, 1, asked)
 }
+
+// Where nobody can ask the metadata, Entra's word disowns nothing.
+func TestNobodyToAsk(t *testing.T) {
+	b := plain(t)
+	require.False(t, b.disowned(t.Context()))
+	newEntry(clock.NewFake(time.Now()).Clock(), &imds{}).minted(Source{}, b)
+	require.False(t, b.disowned(t.Context()))
+	require.False(t, b.Disowned())
+}

@@ -8,6 +8,24 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// While an operation is overdue, none is taken, so that nothing piles up behind a store that hangs. When it has ended,
+// the queue goes on.
+func TestOverdueStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var q storeQueue
+		release, nothing := make(chan struct{}), func(context.Context) error { return nil }
+		hangs := q.enqueue(t.Context(), func(context.Context) error {
+			<-release
+			return nil
+		})
+		require.ErrorContains(t, hangs(), "no answer within")
+		require.ErrorIs(t, q.enqueue(t.Context(), nothing)(), errStoreOverdue)
+		close(release)
+		synctest.Wait()
+		require.NoError(t, q.enqueue(t.Context(), nothing)())
+	})
+}
+
 // A save that comes behind a delete waits for it: otherwise the delete could remove what was saved.
 func TestStoreOperationsKeepTheirOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -314,3 +314,34 @@ func TestMetadataFields(t *testing.T) {
 		require.ErrorContains(t, err, field)
 	}
 }
+
+// patience notes how long each request may take.
+type patience struct {
+	clock  *clock.Fake
+	limits []time.Duration
+}
+
+func (p *patience) Do(req *policy.Request) (*http.Response, error) {
+	limit, _ := p.clock.Next()
+	p.limits = append(p.limits, limit)
+	return req.Next()
+}
+
+// A certificate may take IMDS longer and longer, from one try to the next: it may have to ask a service of its own. The
+// metadata is at hand.
+func TestPatience(t *testing.T) {
+	s := serve(t, answer{status: 200, body: metadata}, answer{status: 500})
+	fake := &patience{}
+	c, waits := s.client(t, func(o *imds.Options) { o.PerRetryPolicies = []policy.Policy{fake} })
+	fake.clock = waits
+	_, err := c.Metadata(t.Context())
+	require.NoError(t, err)
+	fake.limits = nil
+	_, err = c.Issue(t.Context(), nil, "", false)
+	require.Error(t, err)
+	require.Equal(t, seconds(15, 30, 60, 60), fake.limits)
+	fake.limits = nil
+	_, err = c.Metadata(t.Context())
+	require.Error(t, err)
+	require.Equal(t, seconds(10, 10, 10, 10), fake.limits)
+}

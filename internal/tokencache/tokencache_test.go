@@ -185,6 +185,17 @@ func TestExpiry(t *testing.T) {
 	}
 }
 
+// A token that lives for less than 20 minutes is given out for nine tenths of its life.
+func TestExpiryOfAShortToken(t *testing.T) {
+	m := newMachine(t)
+	key := tokencache.Key{Resource: vault}
+	m.put(key, "token", 10*time.Minute, m.binding())
+	m.clock.Advance(9*time.Minute - 1)
+	require.Equal(t, "token", m.get(key))
+	m.clock.Advance(1)
+	require.Empty(t, m.get(key))
+}
+
 // A bound token cannot be used beyond its certificate, whatever Entra says. A bearer token can.
 func TestBoundTokenEndsWithItsCertificate(t *testing.T) {
 	m := newMachine(t)

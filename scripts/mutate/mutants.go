@@ -38,6 +38,7 @@ func mutantsOf(pkg, file string, source []byte) ([]mutant, error) {
 		})
 	}
 	remove := func(s ast.Node, what string) { add(s.Pos(), s.End(), "", what+" removed") }
+	unread := map[ast.Node]bool{}
 	ast.Inspect(parsed, func(n ast.Node) bool {
 		switch n := n.(type) {
 		case *ast.IfStmt:
@@ -59,10 +60,16 @@ func mutantsOf(pkg, file string, source []byte) ([]mutant, error) {
 				remove(n, "assignment")
 			}
 		case *ast.BasicLit:
+			if unread[n] {
+				break
+			}
 			if value, err := strconv.ParseInt(n.Value, 0, 32); n.Kind == token.INT && err == nil {
 				add(n.Pos(), n.End(), strconv.FormatInt(value+1, 10), fmt.Sprintf("%d became %d", value, value+1))
 			}
 		case *ast.ReturnStmt:
+			for _, zero := range besideAnError(n) {
+				unread[zero] = true
+			}
 			for _, result := range n.Results {
 				switch name, _ := result.(*ast.Ident); {
 				case name == nil:
@@ -78,4 +85,21 @@ func mutantsOf(pkg, file string, source []byte) ([]mutant, error) {
 		return true
 	})
 	return found, nil
+}
+
+// besideAnError returns the zeros that a function returns with an error: nobody looks at them, so that to change one is
+// to write the same program.
+func besideAnError(n *ast.ReturnStmt) (zeros []ast.Node) {
+	for i, result := range n.Results {
+		if i == len(n.Results)-1 {
+			if name, ok := result.(*ast.Ident); ok && (name.Name == "nil" || name.Name == "true" || name.Name == "false") {
+				return nil
+			}
+			return zeros
+		}
+		if zero, ok := result.(*ast.BasicLit); ok && zero.Value == "0" {
+			zeros = append(zeros, zero)
+		}
+	}
+	return nil
 }

@@ -42,6 +42,22 @@ func f(a, b int) (bool, error) {
 	}, whats)
 }
 
+// A zero beside an error is not looked at; any other is.
+func TestZeroBesideAnError(t *testing.T) {
+	for result, mutated := range map[string]bool{
+		"0, err": false, "0, 0, errors.New(text)": false, "0, failure{}": false, "0, nil": true, "0, false": true, "0": true,
+		"1, err": true,
+	} {
+		found, err := mutantsOf("p", "p.go", []byte("package p\n\nfunc f() { return "+result+" }\n"))
+		require.NoError(t, err)
+		whats := ""
+		for _, m := range found {
+			whats += m.what
+		}
+		require.Equal(t, mutated, strings.Contains(whats, "became"), result)
+	}
+}
+
 // The same seed makes the same choice, and another one another.
 func TestSample(t *testing.T) {
 	all := make([]mutant, 100)
