@@ -48,10 +48,8 @@ func (c *Clock) Wait(ctx context.Context, d time.Duration) error {
 	if c != nil {
 		return c.wait(ctx, d)
 	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
 	select {
-	case <-timer.C:
+	case <-time.After(d):
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

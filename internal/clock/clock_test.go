@@ -65,6 +65,33 @@ func TestRealClock(t *testing.T) {
 	require.Less(t, real.Since(then), time.Minute)
 }
 
+// Monotonic goes forward, with a Fake when that is told to.
+func TestMonotonic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := clock.NewFake(noon)
+		for name, test := range map[string]struct {
+			clock *clock.Clock
+			pass  func(time.Duration)
+		}{"real": {nil, time.Sleep}, "fake": {fake.Clock(), fake.Advance}} {
+			then := test.clock.Monotonic()
+			test.pass(time.Hour)
+			require.Equal(t, time.Hour, test.clock.Monotonic()-then, name)
+		}
+	})
+}
+
+// A limit can be called off, without the context.
+func TestLimitIsCalledOff(t *testing.T) {
+	fake := clock.NewFake(noon)
+	ctx, done, cancel := fake.Clock().WithLimit(t.Context(), time.Minute)
+	done()
+	fake.Advance(time.Hour)
+	require.NoError(t, ctx.Err())
+	cancel()
+	require.ErrorIs(t, ctx.Err(), context.Canceled)
+	require.Nil(t, clock.LimitOf(ctx))
+}
+
 // A wait of the real clock is over after its time, or with its context.
 func TestRealWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -191,7 +218,7 @@ func TestWithTimeout(t *testing.T) {
 			require.NoError(t, ctx.Err(), name)
 			require.Nil(t, clock.LimitOf(ctx), name)
 			test.pass(1)
-			<-ctx.Done()
+			synctest.Wait()
 			require.Equal(t, context.DeadlineExceeded, ctx.Err(), name)
 			require.Equal(t, &clock.LimitError{Limit: time.Minute}, clock.LimitOf(ctx), name)
 			require.EqualError(t, clock.LimitOf(ctx), "no answer within 1m0s")

@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -129,6 +130,24 @@ type failingSigner struct {
 
 func (s failingSigner) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) { return nil, s.err }
 
+// All that the types of the names hold is taken, to the ends of their alphabets.
+func TestNamesAtTheirEdges(t *testing.T) {
+	key, err := goldenKey()
+	require.NoError(t, err)
+	p := params
+	p.ClientID, p.TenantID = "AZaz09 '()+,-./:=?", "\x00\x7f~@"
+	der, err := csr.New(key, p)
+	require.NoError(t, err)
+	require.Contains(t, string(der), p.ClientID)
+	require.Contains(t, string(der), p.TenantID)
+	for _, beyond := range "@[`{/0:9" {
+		p := params
+		p.ClientID = string(beyond)
+		_, err := csr.New(key, p)
+		require.Equal(t, strings.ContainsRune("/0:9", beyond), err == nil, "%q", beyond)
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	key, err := goldenKey()
 	require.NoError(t, err)
@@ -150,6 +169,7 @@ func TestRefusals(t *testing.T) {
 		"client id":           {key, edit(func(p *csr.Params) { p.ClientID = "a@b" }), "PrintableString"},
 		"no tenant id":        {key, edit(func(p *csr.Params) { p.TenantID = "" }), "tenant id"},
 		"tenant id":           {key, edit(func(p *csr.Params) { p.TenantID = "ü" }), "IA5String"},
+		"just beyond IA5":     {key, edit(func(p *csr.Params) { p.TenantID = "\u0080" }), "IA5String"},
 		"no cuId":             {key, edit(func(p *csr.Params) { p.CuID = nil }), "compute unit"},
 		"compute unit in UTF": {key, edit(func(p *csr.Params) { p.CuID = []byte{0xff} }), "UTF-8"},
 	} {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/azmtls/azmtls/internal/clock"
+	"github.com/azmtls/azmtls/internal/eventlog"
 	"github.com/azmtls/azmtls/internal/flight"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -256,6 +257,8 @@ func TestLimitByAClock(t *testing.T) {
 			synctest.Wait()
 			require.Empty(t, ended)
 			fake.Advance(1)
+			synctest.Wait()
+			require.Len(t, ended, 1, "by the clock of the flight")
 			require.EqualError(t, <-ended, test.says)
 			synctest.Wait()
 			require.Zero(t, fake.Waiting())
@@ -282,12 +285,12 @@ func TestWithin(t *testing.T) {
 // A caller who gives up is told what Within waits for.
 func TestGivingUpWithin(t *testing.T) {
 	bubble(t, func(t *testing.T, g *flight.Group[string, int]) {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 1234*time.Millisecond)
 		defer cancel()
 		_, err := g.Do(ctx, "token", limit, func(ctx context.Context) (int, error) {
 			return flight.Within(ctx, time.Hour, "the key", newWork().do)
 		})
-		require.ErrorContains(t, err, "waiting for the key, for 1s: ")
+		require.ErrorContains(t, err, "waiting for the key, for 1.2s: ")
 		g.CancelUnwanted()
 	})
 }
@@ -462,4 +465,59 @@ func TestCancelledWorkIsNotJoined(t *testing.T) {
 		require.Equal(t, result{1, nil}, <-first)
 		require.Equal(t, result{1, nil}, <-second)
 	})
+}
+
+// Who gives up is not told of a flight that is waited for no more, nor of one that only began in the background.
+func TestStageOfAFlightThatIsNotWaitedFor(t *testing.T) {
+	bubble(t, func(t *testing.T, outer *flight.Group[string, int]) {
+		var inner flight.Group[string, int]
+		key := func(ctx context.Context) (int, error) {
+			flight.Enter(ctx, "the key")
+			return newWork().do(ctx)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := outer.Do(ctx, "token", limit, func(ctx context.Context) (int, error) {
+			flight.Enter(ctx, "the token")
+			quick, cancel := context.WithTimeout(ctx, time.Millisecond)
+			defer cancel()
+			_, err := inner.Do(quick, "waited for", limit, key)
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			inner.Start(ctx, "background", limit, key)
+			return newWork().do(ctx)
+		})
+		require.ErrorContains(t, err, "waiting for the token, for 1s: ")
+		outer.CancelUnwanted()
+		inner.CancelUnwanted()
+	})
+}
+
+// What work in the background logs is written when it has landed: once, whether somebody waits or not.
+func TestLogOfAFlight(t *testing.T) {
+	for _, waited := range []bool{false, true} {
+		bubble(t, func(t *testing.T, g *flight.Group[string, int]) {
+			var told []string
+			ctx := eventlog.Observe(t.Context(), &eventlog.Observer{
+				Record: func(eventlog.Event) {},
+				Notify: func(e eventlog.Event) { told = append(told, e.Detail) },
+			})
+			w := newWork()
+			g.Start(ctx, "key", limit, func(ctx context.Context) (int, error) {
+				eventlog.Writef(ctx, eventlog.Binding, "working")
+				return w.do(ctx)
+			})
+			var got <-chan result
+			if waited {
+				got = ask(ctx, g, "key", w)
+			}
+			synctest.Wait()
+			require.Empty(t, told)
+			close(w.release)
+			if waited {
+				<-got
+			}
+			synctest.Wait()
+			require.Equal(t, []string{"working"}, told)
+		})
+	}
 }

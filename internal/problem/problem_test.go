@@ -45,6 +45,15 @@ func TestClean(t *testing.T) {
 	require.Equal(t, strings.Repeat("ä", problem.MaxText), problem.Clean(strings.Repeat("ä", problem.MaxText)))
 	require.Equal(t, strings.Repeat("ä", problem.MaxText)+"…", problem.Clean(strings.Repeat("ä", 1<<20)))
 	require.Equal(t, "ab", problem.Clean("a\xff\xfeb"))
+	require.Equal(t, strings.Repeat("a ", problem.MaxText/2)+"…", problem.Clean(strings.Repeat("a\n", problem.MaxText)))
+}
+
+// Who answered, with what status and which words, stands in one line; what was not said leaves no mark.
+func TestAnswered(t *testing.T) {
+	require.Equal(t, "IMDS answered 403 Forbidden no_access: by policy", problem.Answered("IMDS", 403, "no_access", "by policy"))
+	require.Equal(t, "IMDS answered 403 Forbidden no_access", problem.Answered("IMDS", 403, "no_access", ""))
+	require.Equal(t, "IMDS answered 403 Forbidden: by policy", problem.Answered("IMDS", 403, "", "by policy"))
+	require.Equal(t, "IMDS answered 403 Forbidden", problem.Answered("IMDS", 403, "", ""))
 }
 
 // Identifiers of clients and tenants are masked in all that is shown, where the text is cut too. The correlation id
