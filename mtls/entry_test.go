@@ -183,3 +183,25 @@ func TestRenewalThatYieldsTheSame(t *testing.T) {
 	require.Same(t, b, got)
 	require.InDelta(t, (b.admitted.left() / 2).Seconds(), (e.renewal.next - fake.Boot()).Seconds(), 1)
 }
+
+// Who joins the renewal of a binding gets the new one. If none comes, the old one serves as long as it can.
+func TestWhoJoinsARenewal(t *testing.T) {
+	fake := clock.NewFake(time.Now())
+	e, old, fresh, fails := newEntry(fake.Clock(), &imds{}), plain(t), plain(t), errors.New("503")
+	e.minted(Source{}, old)
+	outcome := fails
+	src := Source{Store: NoStore{}, Mint: func(context.Context, MintRequest) (*Binding, error) { return fresh, outcome }}
+	b, err := e.replaceOld(t.Context(), src, old)
+	require.NoError(t, err)
+	require.Same(t, old, b)
+
+	old.admitted.evicted.Store(true)
+	_, err = e.replaceOld(t.Context(), src, old)
+	require.ErrorIs(t, err, fails)
+
+	old.admitted.evicted.Store(false)
+	outcome = nil
+	b, err = e.replaceOld(t.Context(), src, old)
+	require.NoError(t, err)
+	require.Same(t, fresh, b)
+}

@@ -86,6 +86,12 @@ func TestJudgeAnswers(t *testing.T) {
 	}
 }
 
+// timedOut is an error that says that it is a timeout.
+type timedOut struct{ error }
+
+func (timedOut) Timeout() bool   { return true }
+func (e timedOut) Unwrap() error { return e.error }
+
 // What ended a connection counts if ours was sent on it, and by how it was used.
 func TestJudgeConnections(t *testing.T) {
 	sent := facts{token: true, sent: true, written: true}
@@ -151,6 +157,12 @@ func TestJudgeConnections(t *testing.T) {
 			with(sent, &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}, handshake),
 			noEvidence,
 		},
+		{
+			"a verifier of the caller's that lost its own connection",
+			with(sent, &tls.CertificateVerificationError{Err: io.EOF}, probed, looked, confirmed),
+			noEvidence,
+		},
+		{"a timeout over a loss", with(sent, timedOut{io.EOF}, probed, looked, confirmed), noEvidence},
 		{"plain HTTP peer", with(sent, tls.RecordHeaderError{Msg: "no TLS"}, handshake), noEvidence},
 		{"text that reads like a signer", with(sent, errors.New("tls: failed to sign handshake: key lost")), noEvidence},
 		{"remote error without alert", with(sent, &net.OpError{Op: "remote error"}, first), noEvidence},

@@ -86,7 +86,31 @@ func TestCharDeviceDoesNotAnswer(t *testing.T) {
 	require.Less(t, time.Since(begin), 2*time.Second)
 }
 
-// So is a socket.
+// A device that takes no command for now is asked again, for as long as the context says.
+func TestCharDeviceIsBusy(t *testing.T) {
+	c, theirs := driver(t, "")
+	defer c.close()
+	sent := 0
+	for ; ; sent++ {
+		if _, err := unix.Write(c.fd, make([]byte, headerSize)); err != nil {
+			require.Equal(t, unix.EAGAIN, err)
+			break
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	require.ErrorIs(t, c.write(ctx, says(0)), context.DeadlineExceeded)
+
+	done := make(chan error, 1)
+	go func() { done <- c.write(t.Context(), says(0)) }()
+	for range sent {
+		_, err := unix.Read(theirs, make([]byte, maxResponse))
+		require.NoError(t, err)
+	}
+	require.NoError(t, <-done)
+}
+
+// A socket that does not answer is waited for as long, too.
 func TestSocketDoesNotAnswer(t *testing.T) {
 	p := startProxy(t, startTPM(t).Socket)
 	p.set(func(p *proxy) { p.silence = make(chan struct{}) })

@@ -484,6 +484,7 @@ func TestStageOfAFlightThatIsNotWaitedFor(t *testing.T) {
 			_, err := inner.Do(quick, "waited for", limit, key)
 			require.ErrorIs(t, err, context.DeadlineExceeded)
 			inner.Start(ctx, "background", limit, key)
+			inner.Start(ctx, "background", limit, key)
 			return newWork().do(ctx)
 		})
 		require.ErrorContains(t, err, "waiting for the token, for 1s: ")
