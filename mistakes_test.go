@@ -256,6 +256,7 @@ func certificateMistakes() []mistake {
 		issued("expired when issued", imdstest.Options{CertificateLifetime: -time.Hour}),
 		edited("not valid yet", func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Hour) }),
 		edited("for another client", func(c *x509.Certificate) { c.Subject = pkix.Name{CommonName: anotherID} }),
+		edited("that may not sign", func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyEncipherment }),
 		edited("for servers", func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }),
 		with(
 			"for another key",

@@ -124,6 +124,9 @@ func TestSpans(t *testing.T) {
 		return all
 	}
 	get(vault)
+	for _, s := range r.spans {
+		require.Empty(t, s.failed, s.name)
+	}
 	require.Equal(t, join([]string{"caller", " ImdsV2MtlsCredential.GetToken"}, mint, token), r.tree(t))
 	get(vault)
 	require.Empty(t, r.tree(t), "from memory")
@@ -135,6 +138,7 @@ func TestSpans(t *testing.T) {
 	spans := r.spans
 	require.Equal(t, join([]string{" ImdsV2MtlsCredential.GetToken"}, token,
 		[]string{"  ImdsV2MtlsCredential.recover"}, mint, token), r.tree(t))
+	require.Empty(t, spans[0].failed, "it healed")
 	require.Contains(t, spans[1].failed, "was refused at")
 	require.Equal(t, map[string]any{
 		"azmtls.refused_certificate": bad[:6] + "…", "azmtls.refused_at": spans[3].attrs["azmtls.refused_at"],

@@ -36,5 +36,5 @@ const (
 	LastWords = 50 * time.Millisecond
 )
 
-// Issue is how long IMDS may take to issue a certificate, each time that it is asked.
-var Issue = [...]time.Duration{15 * time.Second, 30 * time.Second, time.Minute, time.Minute}
+// Issue is how long IMDS may take to issue a certificate, each time that it is asked; the last is of all that follow.
+var Issue = [...]time.Duration{15 * time.Second, 30 * time.Second, time.Minute}

@@ -185,6 +185,17 @@ func TestExpiry(t *testing.T) {
 	}
 }
 
+// There is nothing to refresh where there is nothing.
+func TestNothingToRefresh(t *testing.T) {
+	m := newMachine(t)
+	m.put(tokencache.Key{Resource: vault}, "token", time.Hour, m.binding())
+	for _, key := range []tokencache.Key{{Resource: "https://other"}, {Resource: vault, CAE: true}} {
+		e, refresh := m.tokens.Get(key)
+		require.Nil(t, e)
+		require.False(t, refresh)
+	}
+}
+
 // A token that lives for less than 20 minutes is given out for nine tenths of its life.
 func TestExpiryOfAShortToken(t *testing.T) {
 	m := newMachine(t)
