@@ -124,7 +124,7 @@ func (a *attempt) finish(err error) *facts {
 		f.handshake = a.got.Load() == nil || c.renegotiating()
 		f.signing = a.signing(c, f.err)
 	}
-	f.firstRead = !f.handshake && !f.reused && !f.began && a.isTLS13()
+	f.firstRead = !f.handshake && !f.reused && a.isTLS13()
 	return f
 }
 

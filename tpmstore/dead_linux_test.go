@@ -110,10 +110,11 @@ func TestDeadKeyIsMadeAnew(t *testing.T) {
 			keys := Keys{tpm.Socket, t.TempDir()}
 			old := tpmKeyOf(t, keys)
 			require.Equal(t, old.Public(), tpmKeyOf(t, keys).Public())
-			events := logged(t, "is made anew")
+			events := logged(t, "the key ")
 			kill(t, tpm, filepath.Join(keys.Folder, folderName, keyFile))
 			fresh := tpmKeyOf(t, keys)
 			require.Len(t, events(), 1)
+			require.Contains(t, events()[0], "is made anew", "and kept")
 			require.NotEqual(t, old.Public(), fresh.Public())
 			require.NoError(t, signs(fresh))
 			require.Equal(t, fresh.Public(), tpmKeyOf(t, keys).Public(), "it is kept")
