@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/azmtls/azmtls/internal/clock"
 	"github.com/azmtls/azmtls/internal/eventlog"
 	"github.com/azmtls/azmtls/internal/secrets"
 	"github.com/azmtls/azmtls/mtls"
@@ -223,4 +224,19 @@ func TestBindingInJSON(t *testing.T) {
 		search.Text(string(text))
 		require.Empty(t, search.Found())
 	}
+}
+
+// What remains of a certificate goes by its own end, though tokens may be had for a shorter time only.
+func TestRemaining(t *testing.T) {
+	end, err := asn1.MarshalWithParams(time.Now().Add(48*time.Hour).UTC(), "generalized")
+	require.NoError(t, err)
+	b := binding(t, tokenWindow(end))
+	require.InDelta(t, 7*24, b.Remaining().Hours(), 0.1)
+	now := clock.NewFake(time.Now())
+	got, err := at(now).GetOrMint(t.Context(), (&minter{t: t, again: b}).foreground("a"))
+	require.NoError(t, err)
+	require.InDelta(t, 7*24, got.Remaining().Hours(), 0.1)
+	now.Advance(24 * time.Hour)
+	require.InDelta(t, 6*24, got.Remaining().Hours(), 0.1)
+	require.Zero(t, new(mtls.Binding).Remaining())
 }

@@ -35,7 +35,7 @@ type entry struct {
 	paid       bool        // the next mint has its unit
 	unpaid     error       // why the next mint must wait for a unit; nil if it needs none
 	kept       keeping
-	looked     time.Duration // when the store was looked into for a newer binding
+	look       time.Duration // when the store may be looked into for a newer binding though nothing may be evicted
 	holder     *holder       // of the binding in memory
 	asked      time.Duration // when the metadata was asked on Entra's word
 	checked    time.Duration // when it was asked of a stored binding

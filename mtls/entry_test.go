@@ -205,3 +205,28 @@ func TestWhoJoinsARenewal(t *testing.T) {
 	require.NoError(t, err)
 	require.Same(t, fresh, b)
 }
+
+// A tombstone stands until the certificate has ended, at least for a day.
+func TestTombstonesLast(t *testing.T) {
+	now := time.Now()
+	stones, long, short := tombstones{}, plain(t), plain(t)
+	short.Certificate.Leaf.NotAfter = now.Add(time.Hour)
+	stones.add(long, now)
+	stones.add(short, now)
+	other := plain(t)
+	stones.add(other, now.Add(23*time.Hour))
+	require.True(t, stones.bar(short), "a clock that is set wrong brings nothing back at once")
+	stones.add(other, now.Add(24*time.Hour+1))
+	require.False(t, stones.bar(short))
+	require.True(t, stones.bar(long))
+	stones.add(other, long.Certificate.Leaf.NotAfter)
+	require.True(t, stones.bar(long))
+	stones.add(other, long.Certificate.Leaf.NotAfter.Add(1))
+	require.False(t, stones.bar(long))
+	for range maxTombstones + 5 {
+		b := plain(t)
+		stones.add(b, now)
+		require.True(t, stones.bar(b))
+		require.LessOrEqual(t, len(stones), maxTombstones)
+	}
+}

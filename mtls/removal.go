@@ -81,10 +81,10 @@ func (e *entry) mayLook(r *Refusal) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	now := e.clock.Boot()
-	if !r.verdict.evictsAlways() && !e.budgetOf(r).available(now) && now < e.looked+lookPause && e.looked != 0 {
+	if !r.verdict.evictsAlways() && !e.budgetOf(r).available(now) && now < e.look {
 		return false
 	}
-	e.looked = now
+	e.look = now + lookPause
 	return true
 }
 

@@ -308,3 +308,32 @@ func TestConcurrentRefusalsOfOneBindingCountOnce(t *testing.T) {
 	require.EqualValues(t, 2, m.count.Load())
 	require.Len(t, slices.DeleteFunc(store.calls, func(c string) bool { return c != "delete a" }), 1)
 }
+
+// Bindings of other processes are adopted one after the other; while nothing may be evicted, the store is looked into
+// once a second.
+func TestNewerBindingsAreLookedForOnceASecond(t *testing.T) {
+	now := clock.NewFake(time.Now())
+	m, store := &minter{t: t}, &memoryStore{}
+	s := &spender{t, at(now), m.source("a", store), "", now}
+	for range 8 {
+		s.next() // the next unit is minutes away
+	}
+	bad, err := s.cache.GetOrMint(t.Context(), s.src)
+	require.NoError(t, err)
+	require.False(t, s.cache.RemoveBadCert(t.Context(), s.src, refusal(bad, "")))
+	minted := m.count.Load()
+	for n := range 3 {
+		theirs := binding(t, starting(time.Duration(n-50)*time.Minute))
+		store.entries["a"], store.calls = []*mtls.Binding{theirs}, nil
+		for range 2 {
+			require.False(t, s.cache.RemoveBadCert(t.Context(), s.src, refusal(bad, "")))
+			require.Empty(t, store.calls, "it is too early to look")
+			now.Advance(500 * time.Millisecond)
+		}
+		require.True(t, s.cache.RemoveBadCert(t.Context(), s.src, refusal(bad, "")))
+		bad, err = s.cache.GetOrMint(t.Context(), s.src)
+		require.NoError(t, err)
+		require.Equal(t, theirs.Thumbprint(), bad.Thumbprint())
+	}
+	require.Equal(t, minted, m.count.Load())
+}

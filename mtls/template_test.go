@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -38,6 +39,13 @@ func TestTemplateOfTLS(t *testing.T) {
 					}
 				}
 			}
+			for _, h := range []*http.Transport{transport.ordinary.pooled, transport.late.fresh} {
+				require.True(t, h.Protocols.HTTP1())
+				require.False(t, h.Protocols.HTTP2())
+				require.Nil(t, h.TLSNextProto)
+				require.NotNil(t, h.DialContext)
+				require.Equal(t, 10*time.Second, h.TLSHandshakeTimeout)
+			}
 			if name == "much" {
 				require.Equal(t, sessions, config.ClientSessionCache)
 				require.Equal(t, []string{"h2"}, config.NextProtos)
@@ -45,5 +53,24 @@ func TestTemplateOfTLS(t *testing.T) {
 			}
 			require.Same(t, config, template.TLSClientConfig)
 		})
+	}
+}
+
+// A key that signs no RSASSA-PSS has no TLS 1.3.
+func TestKeyDecidesTheVersion(t *testing.T) {
+	for name, test := range map[string]struct {
+		schemes []tls.SignatureScheme
+		highest uint16
+	}{
+		"any scheme":    {nil, 0},
+		"PSS, SHA-256":  {[]tls.SignatureScheme{tls.PKCS1WithSHA256, tls.PSSWithSHA256}, 0},
+		"PSS, SHA-384":  {[]tls.SignatureScheme{tls.PSSWithSHA384}, 0},
+		"PSS, SHA-512":  {[]tls.SignatureScheme{tls.PSSWithSHA512}, 0},
+		"PKCS #1 alone": {[]tls.SignatureScheme{tls.PKCS1WithSHA256, tls.PKCS1WithSHA512}, tls.VersionTLS12},
+	} {
+		b := plain(t)
+		b.Certificate.SupportedSignatureAlgorithms = test.schemes
+		transport := NewTransport(&http.Transport{}, b)
+		require.Equal(t, test.highest, transport.ordinary.pooled.TLSClientConfig.MaxVersion, name)
 	}
 }

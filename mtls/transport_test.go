@@ -95,6 +95,32 @@ func TestTransportThroughAProxy(t *testing.T) {
 	}
 }
 
+// A template's own look at what a proxy answers is taken, and its error is the caller's: it costs no binding.
+func TestTransportLooksAtTheProxysAnswer(t *testing.T) {
+	server, b := issued(t, imdstest.Options{})
+	proxy, tunnels := connectProxy(t)
+	address, err := url.Parse(proxy.URL)
+	require.NoError(t, err)
+	template, looks, own := server.MTLSTransport(), 0, error(nil)
+	template.Proxy = http.ProxyURL(address)
+	template.OnProxyConnectResponse = func(_ context.Context, proxy *url.URL, _ *http.Request, _ *http.Response) error {
+		looks++
+		require.Equal(t, address, proxy)
+		return own
+	}
+	transport := mtls.NewTransport(template, b)
+	require.NoError(t, post(t, transport, server.TokenURL()))
+	require.Equal(t, 1, looks)
+
+	transport.CloseIdleConnections()
+	own = errors.New("not by this proxy")
+	err = post(t, transport, server.TokenURL())
+	require.ErrorIs(t, err, own)
+	require.False(t, isRefusal(err))
+	require.EqualValues(t, 2, tunnels.Load())
+	require.Equal(t, 1, server.Presented(b.Thumbprint()))
+}
+
 // A proxy that is reached over TLS could ask for the certificate, which is meant for Entra: it is not even dialed.
 func TestTransportRefusesTLSProxies(t *testing.T) {
 	server, b := issued(t, imdstest.Options{})

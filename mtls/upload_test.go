@@ -6,6 +6,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
 )
@@ -44,6 +45,68 @@ func TestBodyThatIsStillBeingReadIsNotRepeated(t *testing.T) {
 	<-done
 	_, err = u.next()
 	require.NoError(t, err)
+}
+
+// An attempt ends as soon as the Read that is under way returns, and stays ended.
+func TestAttemptEndsWithItsRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		body := &stuckBody{reading: make(chan struct{}), release: make(chan struct{})}
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "https://resource.example", body)
+		require.NoError(t, err)
+		u := upload{req: req}
+		_, err = u.next()
+		require.NoError(t, err)
+		go func() { _, _ = u.current.Read(make([]byte, 1)) }()
+		<-body.reading
+		ended := make(chan bool, 1)
+		go func() { ended <- u.current.end() }()
+		synctest.Wait()
+		require.Empty(t, ended)
+		close(body.release)
+		require.True(t, <-ended)
+		for range 2 {
+			require.True(t, u.current.end())
+		}
+		_, err = u.current.Read(make([]byte, 1))
+		require.ErrorIs(t, err, errAttemptEnded)
+	})
+}
+
+// source is a body that counts how often it is closed.
+type source struct {
+	io.Reader
+	closed int
+}
+
+func (s *source) Close() error { s.closed++; return nil }
+
+// Each body that an attempt read from is closed, once, however the next attempt comes to its own.
+func TestBodiesAreClosedOnce(t *testing.T) {
+	var sources []*source
+	open := func() (io.ReadCloser, error) {
+		sources = append(sources, &source{Reader: strings.NewReader("payload")})
+		return sources[len(sources)-1], nil
+	}
+	first, err := open()
+	require.NoError(t, err)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "https://resource.example", first)
+	require.NoError(t, err)
+	req.GetBody = open
+	u := upload{req: req}
+	sent, err := u.next()
+	require.NoError(t, err)
+	_, err = u.reread()
+	require.NoError(t, err)
+	require.NoError(t, sent.Body.Close())
+	_, err = u.current.Read(make([]byte, 1))
+	require.NoError(t, err)
+	_, err = u.next()
+	require.NoError(t, err)
+	require.True(t, u.fail())
+	require.Len(t, sources, 3)
+	for n, s := range sources {
+		require.Equal(t, 1, s.closed, n)
+	}
 }
 
 // Who closes an answer has no use for the rest of the upload: net/http reads no more of the body then.
