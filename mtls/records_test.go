@@ -79,3 +79,25 @@ func TestRenegotiationsAreLimited(t *testing.T) {
 	require.NoError(t, write(data), "the connection goes on")
 	require.ErrorIs(t, write(hs), errRenegotiations)
 }
+
+// A renegotiation is under way from its ClientHello until both sides have changed to its keys; the first handshake is
+// none, once it has ended.
+func TestRenegotiating(t *testing.T) {
+	for _, test := range []struct {
+		written, read records
+		want          bool
+	}{
+		{records{}, records{}, false},
+		{records{handshakes: 3}, records{}, false},
+		{records{changes: 1}, records{}, false},
+		{records{changes: 1, handshakes: 1}, records{}, true},
+		{records{changes: 1, handshakes: 1}, records{changes: 1}, false},
+		{records{changes: 1, handshakes: 2}, records{changes: 1}, true},
+		{records{changes: 2, handshakes: 1}, records{changes: 1}, true},
+		{records{changes: 2, handshakes: 1}, records{changes: 2}, false},
+	} {
+		c := newConnection(discard{})
+		c.written, c.read = test.written, test.read
+		require.Equal(t, test.want, c.renegotiating(), "%+v %+v", test.written, test.read)
+	}
+}

@@ -88,12 +88,13 @@ func (d *device) run(ctx context.Context, commands func(*session) error) (err er
 
 // open opens a connection. It waits while another process has the device for itself.
 func (d *device) open(ctx context.Context) (conn, error) {
-	for delay := time.Millisecond; ; delay = min(2*delay, 20*time.Millisecond) {
+	const look = 5 * time.Millisecond
+	for {
 		c, err := d.tryOpen(ctx)
 		if !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.EAGAIN) {
 			return c, err
 		}
-		if pause(ctx, delay) != nil {
+		if pause(ctx, look) != nil {
 			return nil, fmt.Errorf("another process has the TPM for itself: %w", err)
 		}
 	}
