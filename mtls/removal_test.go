@@ -189,6 +189,27 @@ func TestDeleteIsMadeUpFor(t *testing.T) {
 	require.Equal(t, []string{fresh.Thumbprint()}, store.has("a"))
 }
 
+// A store that never deletes is asked to once a time, and keeps the new binding all the same.
+func TestStoreThatNeverDeletes(t *testing.T) {
+	m, store := &minter{t: t}, &memoryStore{}
+	store.fail = func(op string) error {
+		if op == "delete" {
+			return errors.New("the store is read-only")
+		}
+		return nil
+	}
+	src := m.source("a", store)
+	cache := at(clock.NewFake(time.Now()))
+	bad, err := cache.GetOrMint(t.Context(), src)
+	require.NoError(t, err)
+	require.True(t, cache.RemoveBadCert(t.Context(), src, refusal(bad, "")))
+	store.calls = nil
+	fresh, err := cache.GetOrMint(t.Context(), src)
+	require.NoError(t, err)
+	require.Equal(t, []string{"load a", "delete a", "delete a", "save a"}, store.calls)
+	require.Equal(t, []string{bad.Thumbprint(), fresh.Thumbprint()}, store.has("a"))
+}
+
 // It is made up for as well when the store is read and gives what was refused. What another process has stored above it
 // is adopted, and not lost to a deletion that came too late.
 func TestDeleteIsMadeUpForByReading(t *testing.T) {

@@ -43,7 +43,7 @@ func withLock(ctx context.Context, file *os.File, wait time.Duration, action fun
 		case time.Now().After(deadline):
 			return fmt.Errorf("%w: waited %s for it", errBusy, wait)
 		}
-		if err := pause(ctx, time.Millisecond+rand.N(4*time.Millisecond)); err != nil {
+		if err := pause(ctx, rand.N(5*time.Millisecond)); err != nil {
 			return err
 		}
 	}
@@ -51,10 +51,8 @@ func withLock(ctx context.Context, file *os.File, wait time.Duration, action fun
 
 // pause waits, unless the context ends before.
 func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
 	select {
-	case <-timer.C:
+	case <-time.After(d):
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
