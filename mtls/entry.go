@@ -35,10 +35,10 @@ type entry struct {
 	paid       bool        // the next mint has its unit
 	unpaid     error       // why the next mint must wait for a unit; nil if it needs none
 	kept       keeping
-	look       time.Duration // when the store may be looked into for a newer binding though nothing may be evicted
 	holder     *holder       // of the binding in memory
-	asked      time.Duration // when the metadata was asked on Entra's word
-	checked    time.Duration // when it was asked of a stored binding
+	nextLook   time.Duration // when the store may be looked into for a newer binding though nothing may be evicted
+	nextAsk    time.Duration // when the metadata may be asked on Entra's word
+	nextCheck  time.Duration // when it may be asked of a stored binding
 }
 
 // keeping is a binding that was refused and kept, since there was no unit to evict it.

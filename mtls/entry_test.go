@@ -230,3 +230,17 @@ func TestTombstonesLast(t *testing.T) {
 		require.LessOrEqual(t, len(stones), maxTombstones)
 	}
 }
+
+// A binding is renewed when about half of its life is over.
+func TestRenewalIsDueHalfWay(t *testing.T) {
+	for range 20 {
+		fake := clock.NewFake(time.Now())
+		b := plain(t)
+		b.admit(fake.Clock())
+		whole := b.UsableUntil().Sub(b.Certificate.Leaf.NotBefore)
+		fake.Advance(whole * 4 / 10)
+		require.Positive(t, b.renewalIn())
+		fake.Advance(whole * 2 / 10)
+		require.Negative(t, b.renewalIn())
+	}
+}

@@ -111,7 +111,7 @@ func (e *entry) vetIdentity(ctx context.Context, src Source, b *Binding) error {
 		eventlog.Writef(ctx, eventlog.Binding, "binding %s of %s serves unchecked, IMDS does not say who this machine is: %v",
 			eventlog.Mask(b.Thumbprint()), eventlog.Mask(src.Alias), err)
 		e.mu.Lock()
-		e.checked = e.clock.Boot()
+		e.nextCheck = e.clock.Boot() + checkPause
 		e.mu.Unlock()
 	}
 	return nil
@@ -139,7 +139,7 @@ func (e *entry) compare(
 // check starts the check of a binding in the background that could not be made before its first use.
 func (e *entry) check(ctx context.Context, src Source, b *Binding) {
 	h := b.admitted.holder
-	if src.Identify == nil || h == nil || h.named.Load() || !e.pass(&e.checked, checkPause) {
+	if src.Identify == nil || h == nil || h.named.Load() || !e.pass(&e.nextCheck, checkPause) {
 		return
 	}
 	e.questions.Start(ctx, h, limits.Metadata, func(ctx context.Context) (bool, error) {
@@ -162,7 +162,7 @@ func (e *entry) askAgain(ctx context.Context, h *holder, identify func(context.C
 		if h.disowned.Load() {
 			return true, nil
 		}
-		if !e.pass(&e.asked, askPause) {
+		if !e.pass(&e.nextAsk, askPause) {
 			return false, nil
 		}
 		another, err := e.compare(ctx, h, identify)
@@ -174,14 +174,14 @@ func (e *entry) askAgain(ctx context.Context, h *holder, identify func(context.C
 	return another
 }
 
-// pass reports whether it is time again for what was done last, and notes that it is done now. Zero is never.
-func (e *entry) pass(last *time.Duration, pause time.Duration) bool {
+// pass reports whether it is time for what may be done next at that time, and notes that it is done now.
+func (e *entry) pass(next *time.Duration, pause time.Duration) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	now := e.clock.Boot()
-	if *last != 0 && now < *last+pause {
+	if now < *next {
 		return false
 	}
-	*last = now
+	*next = now + pause
 	return true
 }

@@ -81,10 +81,10 @@ func (e *entry) mayLook(r *Refusal) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	now := e.clock.Boot()
-	if !r.verdict.evictsAlways() && !e.budgetOf(r).available(now) && now < e.look {
+	if !r.verdict.evictsAlways() && !e.budgetOf(r).available(now) && now < e.nextLook {
 		return false
 	}
-	e.look = now + lookPause
+	e.nextLook = now + lookPause
 	return true
 }
 

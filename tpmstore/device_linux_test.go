@@ -86,6 +86,16 @@ func TestCharDeviceDoesNotAnswer(t *testing.T) {
 	require.Less(t, time.Since(begin), 2*time.Second)
 }
 
+// go-tpm reads what a TPM answers; where it panics at that, the caller gets an error, and the next one its turn.
+func TestAnswerThatPanics(t *testing.T) {
+	d := newDevice(startTPM(t).Socket)
+	_, err := use(t.Context(), d, func(*session) (any, error) { panic("index out of range") })
+	require.ErrorContains(t, err, "an answer of the TPM could not be read: index out of range")
+	value, err := use(t.Context(), d, func(*session) (int, error) { return 7, nil })
+	require.NoError(t, err)
+	require.Equal(t, 7, value)
+}
+
 // A device that takes no command for now is asked again, for as long as the context says.
 func TestCharDeviceIsBusy(t *testing.T) {
 	c, theirs := driver(t, "")
@@ -213,7 +223,7 @@ func TestChoose(t *testing.T) {
 	require.Equal(t, mtls.StrengthTPM, strength)
 	require.NotContains(t, p.commands(), tpm2.TPMCCCreate, "there is a key")
 
-	p.set(func(p *proxy) { p.answer = refusing(tpm2.TPMCCLoad, tpm2.TPMRCLockout, 0) })
+	p.set(func(p *proxy) { p.answer = refusing(tpm2.TPMCCLoad, tpm2.TPMRCLockout, 1) })
 	strength, passedOver, err = chooser.Choose(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, mtls.StrengthSoftware, strength)

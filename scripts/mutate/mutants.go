@@ -38,7 +38,7 @@ func mutantsOf(pkg, file string, source []byte) ([]mutant, error) {
 		})
 	}
 	remove := func(s ast.Node, what string) { add(s.Pos(), s.End(), "", what+" removed") }
-	unread := map[ast.Node]bool{}
+	same := map[ast.Node]bool{} // numbers whose change would make the same program
 	ast.Inspect(parsed, func(n ast.Node) bool {
 		switch n := n.(type) {
 		case *ast.IfStmt:
@@ -59,16 +59,22 @@ func mutantsOf(pkg, file string, source []byte) ([]mutant, error) {
 			if n.Tok != token.DEFINE {
 				remove(n, "assignment")
 			}
+		case *ast.CallExpr:
+			if room := roomOf(n); room != nil {
+				same[room] = true
+				add(room.Pos(), room.End(), "0", "no room in a channel")
+			}
 		case *ast.BasicLit:
-			if unread[n] {
+			if same[n] {
 				break
 			}
+			// More than twice as much: one second more of patience is the same program to everybody.
 			if value, err := strconv.ParseInt(n.Value, 0, 32); n.Kind == token.INT && err == nil {
-				add(n.Pos(), n.End(), strconv.FormatInt(value+1, 10), fmt.Sprintf("%d became %d", value, value+1))
+				add(n.Pos(), n.End(), strconv.FormatInt(2*value+1, 10), fmt.Sprintf("%d became %d", value, 2*value+1))
 			}
 		case *ast.ReturnStmt:
 			for _, zero := range besideAnError(n) {
-				unread[zero] = true
+				same[zero] = true
 			}
 			for _, result := range n.Results {
 				switch name, _ := result.(*ast.Ident); {
@@ -100,6 +106,21 @@ func besideAnError(n *ast.ReturnStmt) (zeros []ast.Node) {
 		if zero, ok := result.(*ast.BasicLit); ok && zero.Value == "0" {
 			zeros = append(zeros, zero)
 		}
+	}
+	return nil
+}
+
+// roomOf returns how much room a channel is made with, nil if the call makes none with room. More would be the same
+// program; none makes somebody wait.
+func roomOf(call *ast.CallExpr) ast.Node {
+	if name, ok := call.Fun.(*ast.Ident); !ok || name.Name != "make" || len(call.Args) != 2 {
+		return nil
+	}
+	if _, ok := call.Args[0].(*ast.ChanType); !ok {
+		return nil
+	}
+	if room, ok := call.Args[1].(*ast.BasicLit); ok {
+		return room
 	}
 	return nil
 }

@@ -15,6 +15,7 @@ func TestMutants(t *testing.T) {
 
 func f(a, b int) (bool, error) {
 	defer done()
+	c := make(chan int, 5)
 	if a < b && a != 7 {
 		count++
 		call()
@@ -36,8 +37,8 @@ func f(a, b int) (bool, error) {
 		require.NoError(t, err, m.what)
 	}
 	require.ElementsMatch(t, []string{
-		"defer removed", "condition negated", "< became <=", "&& became ||", "!= became ==", "7 became 8", "++ removed",
-		"call removed", "assignment removed", "+ became -", "returns false instead of true",
+		"defer removed", "condition negated", "< became <=", "&& became ||", "!= became ==", "7 became 15", "++ removed",
+		"no room in a channel", "call removed", "assignment removed", "+ became -", "returns false instead of true",
 		"returns true instead of false", "returns nil instead of err",
 	}, whats)
 }
