@@ -35,6 +35,29 @@ func TestLossesConfirmEachOther(t *testing.T) {
 	require.False(t, new(host).knows(at))
 }
 
+// A machine that has just booted remembers nothing yet.
+func TestHostsAfterBoot(t *testing.T) {
+	var h host
+	require.False(t, h.knows(time.Minute))
+	require.False(t, h.lose(100*time.Millisecond))
+	require.False(t, h.lose(200*time.Millisecond))
+	require.True(t, h.lose(350*time.Millisecond))
+}
+
+// Hosts that were not used for as long as what is known of them counts are forgotten together; the others stay as long
+// as there is room.
+func TestIdleHostsAreForgotten(t *testing.T) {
+	var known hosts
+	for i := range maxHosts {
+		known.add(fmt.Sprintf("host-%d:443", i), false, time.Duration(i)*time.Millisecond)
+	}
+	longest := max(confirmWithin, knownFor)
+	known.add("another:443", false, longest+10*time.Millisecond+1)
+	require.Len(t, known.known, maxHosts-11+1)
+	require.Nil(t, known.find("host-10:443"))
+	require.NotNil(t, known.find("host-11:443"))
+}
+
 // What a Transport remembers is bounded: those not used for long are forgotten first.
 func TestHostsAreBounded(t *testing.T) {
 	var known hosts

@@ -345,3 +345,18 @@ func TestPatience(t *testing.T) {
 	require.Error(t, err)
 	require.Equal(t, seconds(10, 10, 10, 10), fake.limits)
 }
+
+// CloseIdle ends the connections of our own transport: the next request opens another.
+func TestCloseIdle(t *testing.T) {
+	s := serve(t, answer{status: 200, body: metadata})
+	c, _ := s.client(t, nil)
+	for _, close := range []bool{false, true, false} {
+		if close {
+			c.CloseIdle()
+		}
+		_, err := c.Metadata(t.Context())
+		require.NoError(t, err)
+	}
+	require.Equal(t, s.requests[1].RemoteAddr, s.requests[2].RemoteAddr)
+	require.NotEqual(t, s.requests[0].RemoteAddr, s.requests[1].RemoteAddr)
+}
