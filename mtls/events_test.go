@@ -66,3 +66,45 @@ func TestEventsOfMints(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, eventlog.Mask(b.Thumbprint()), e.Thumbprint)
 }
+
+// What a store gave, or why it was not used, is told.
+func TestEventsOfTheStore(t *testing.T) {
+	good, expired := binding(t, nil), binding(t, lasting(-time.Minute))
+	for name, test := range map[string]struct {
+		stored *mtls.Binding
+		fails  error
+		want   []eventlog.Step
+	}{
+		"nothing":     {nil, nil, []eventlog.Step{eventlog.Minted}},
+		"good":        {good, nil, []eventlog.Step{eventlog.Loaded}},
+		"expired":     {expired, nil, []eventlog.Step{eventlog.LoadFailed, eventlog.Minted}},
+		"not to read": {good, errors.New("access denied"), []eventlog.Step{eventlog.LoadFailed, eventlog.Minted}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var told []eventlog.Step
+			ctx := eventlog.Observe(t.Context(), &eventlog.Observer{
+				Record: func(eventlog.Event) {},
+				Notify: func(e eventlog.Event) {
+					told = append(told, e.Step)
+					if e.Step == eventlog.LoadFailed {
+						require.Error(t, e.Err)
+						require.Equal(t, test.fails != nil, errors.Is(e.Err, test.fails))
+					}
+				},
+			})
+			store := &memoryStore{entries: map[string][]*mtls.Binding{}}
+			if test.stored != nil {
+				store.entries["a"] = []*mtls.Binding{test.stored}
+			}
+			store.fail = func(op string) error {
+				if op == "load" {
+					return test.fails
+				}
+				return nil
+			}
+			_, err := at(clock.NewFake(time.Now())).GetOrMint(ctx, (&minter{t: t}).source("a", store))
+			require.NoError(t, err)
+			require.Equal(t, test.want, told)
+		})
+	}
+}

@@ -149,6 +149,8 @@ func TestRetries(t *testing.T) {
 		"403":                 {answer{status: 403}, nil, nil},
 		"Retry-After":         {answer{status: 429, header: after("Retry-After", "7")}, seconds(7, 7, 7), seconds(7, 7, 7)},
 		"Retry-After of 410":  {answer{status: 410, header: after("Retry-After", "2")}, seconds(10, 10, 10, 10, 10, 10, 10), seconds(10, 10, 10, 10, 10, 10, 10)},
+		"the same as of 410":  {answer{status: 410, header: after("Retry-After", "10")}, seconds(10, 10, 10, 10, 10, 10, 10), seconds(10, 10, 10, 10, 10, 10, 10)},
+		"longer one of 410":   {answer{status: 410, header: after("Retry-After", "11")}, seconds(11), seconds(11)},
 		"long one of 410":     {answer{status: 410, header: after("Retry-After", "70")}, seconds(70), seconds(70)},
 		"too long one of 410": {answer{status: 410, header: after("Retry-After", "121")}, nil, nil},
 		"retry-after-ms":      {answer{status: 503, header: after("retry-after-ms", "3000")}, seconds(3, 3, 4), seconds(3, 3, 4)},
