@@ -139,7 +139,7 @@ func (e *entry) compare(
 // check starts the check of a binding in the background that could not be made before its first use.
 func (e *entry) check(ctx context.Context, src Source, b *Binding) {
 	h := b.admitted.holder
-	if src.Identify == nil || h == nil || h.named.Load() || !e.pass(&e.nextCheck, checkPause) {
+	if src.Identify == nil || h.named.Load() || !e.pass(&e.nextCheck, checkPause) {
 		return
 	}
 	e.questions.Start(ctx, h, limits.Metadata, func(ctx context.Context) (bool, error) {

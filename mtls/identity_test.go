@@ -66,7 +66,11 @@ func TestDisownedOnceIsDisownedEver(t *testing.T) {
 func TestNobodyToAsk(t *testing.T) {
 	b := plain(t)
 	require.False(t, b.disowned(t.Context()))
-	newEntry(clock.NewFake(time.Now()).Clock(), &imds{}).minted(Source{}, b)
+	e := newEntry(clock.NewFake(time.Now()).Clock(), &imds{})
+	e.admit(Source{}, b)
+	require.True(t, e.adopt(b))
 	require.False(t, b.disowned(t.Context()))
 	require.False(t, b.Disowned())
+	e.check(t.Context(), Source{}, b)
+	require.Zero(t, e.nextCheck, "nothing is begun")
 }

@@ -96,6 +96,20 @@ func TestAnswerThatPanics(t *testing.T) {
 	require.Equal(t, 7, value)
 }
 
+// A TPM that is busy is asked more and more seldom.
+func TestBusyTPMIsAskedSeldom(t *testing.T) {
+	p := startProxy(t, startTPM(t).Socket)
+	p.set(func(p *proxy) { p.answer = refusing(tpm2.TPMCCGetRandom, tpm2.TPMRCRetry, 0) })
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	c, err := dialSocket(ctx, p.Socket)
+	require.NoError(t, err)
+	defer c.close()
+	_, err = tpm2.GetRandom{BytesRequested: 1}.Execute(&session{ctx, c})
+	require.ErrorIs(t, err, tpm2.TPMRCRetry)
+	require.LessOrEqual(t, len(p.commands()), 1+2+3+4+5, "1, 2, 4 … ms")
+}
+
 // A device that takes no command for now is asked again, for as long as the context says.
 func TestCharDeviceIsBusy(t *testing.T) {
 	c, theirs := driver(t, "")
