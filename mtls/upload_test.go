@@ -109,7 +109,14 @@ func TestBodiesAreClosedOnce(t *testing.T) {
 	u.current.release()
 	require.Equal(t, 1, sources[2].closed)
 	require.True(t, u.fail())
-	require.Len(t, sources, 3)
+
+	fourth, err := open()
+	require.NoError(t, err)
+	last := u.begin(fourth)
+	last.release()
+	require.Zero(t, sources[3].closed, "it is being sent")
+	require.NoError(t, last.Close())
+	require.Len(t, sources, 4)
 	for n, s := range sources {
 		require.Equal(t, 1, s.closed, n)
 	}
