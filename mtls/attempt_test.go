@@ -2,6 +2,8 @@ package mtls
 
 import (
 	"crypto/tls"
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"testing"
@@ -46,4 +48,35 @@ func TestFirstReadAfterTheHandshake(t *testing.T) {
 	f := a.finish(remote(48))
 	require.True(t, f.handshake, "there never was a connection to write to")
 	require.False(t, f.firstRead)
+}
+
+// A request counts as written once it has a connection, unless that was given up since the server had not asked for the
+// certificate.
+func TestRequestIsWritten(t *testing.T) {
+	for _, test := range []struct{ connected, unasked, want bool }{
+		{false, false, false}, {false, true, false}, {true, false, true}, {true, true, false},
+	} {
+		a := &attempt{Context: t.Context(), upload: &upload{}}
+		if test.connected {
+			a.got.Store(connected(t, tls.VersionTLS13))
+		}
+		a.unasked.Store(test.unasked)
+		require.Equal(t, test.want, a.finish(io.EOF).written, "%+v", test)
+	}
+}
+
+// An alert is told by its type, never by its text.
+func TestPeerAlert(t *testing.T) {
+	for _, alert := range []error{remote(48), tls.AlertError(48)} {
+		got, ok := peerAlert(fmt.Errorf("write: %w", alert))
+		require.True(t, ok)
+		require.Equal(t, tls.AlertError(48), got)
+	}
+	for _, other := range []error{
+		io.EOF, &net.OpError{Op: "remote error"}, &net.OpError{Op: "remote error", Err: errors.New("tls: bad certificate")},
+		&net.OpError{Op: "local error", Err: alertError(48)},
+	} {
+		_, ok := peerAlert(other)
+		require.False(t, ok, "%v", other)
+	}
 }
