@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/binary"
+	"math/big"
 	"slices"
 	"testing"
 
@@ -58,6 +59,22 @@ func TestPublicKeyBlobs(t *testing.T) {
 				require.ErrorIs(t, err, errBlob, "another kind of key")
 			}
 		})
+	}
+}
+
+// A key has an exponent of 2 to 31 bits, as crypto/rsa takes it, and a modulus.
+func TestExponents(t *testing.T) {
+	require.Equal(t, "RSA1", string(binary.LittleEndian.AppendUint32(nil, rsaPublicMagic)))
+	for exponent, good := range map[int64]bool{
+		0: false, 1: false, 2: true, 3: true, 65537: true, 1<<31 - 1: true, 1 << 31: false, 1 << 40: false,
+	} {
+		k, err := rsaPublicKey(big.NewInt(exponent), []byte{0, 7})
+		require.Equal(t, good, err == nil, exponent)
+		if good {
+			require.Equal(t, &rsa.PublicKey{N: big.NewInt(7), E: int(exponent)}, k)
+		}
+		_, err = rsaPublicKey(big.NewInt(exponent), []byte{0, 0})
+		require.ErrorIs(t, err, errBlob)
 	}
 }
 
