@@ -100,10 +100,12 @@ func TestCertificateThatIsDatedBackFurtherThanItLasts(t *testing.T) {
 // A certificate that does not say what it is for, or says that it is for anything, is for clients too.
 func TestCertificateForAnything(t *testing.T) {
 	for name, edit := range map[string]func(*x509.Certificate){
-		"nothing said":        func(c *x509.Certificate) { c.ExtKeyUsage, c.KeyUsage = nil, 0 },
-		"any":                 func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageAny} },
-		"clients and servers": func(c *x509.Certificate) { c.ExtKeyUsage = append(c.ExtKeyUsage, x509.ExtKeyUsageServerAuth) },
-		"more than signing":   func(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageKeyEncipherment },
+		"nothing said": func(c *x509.Certificate) { c.ExtKeyUsage, c.KeyUsage = nil, 0 },
+		"any":          func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageAny} },
+		"clients and servers": func(c *x509.Certificate) {
+			c.ExtKeyUsage = append(c.ExtKeyUsage, x509.ExtKeyUsageServerAuth)
+		},
+		"more than signing": func(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageKeyEncipherment },
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, imdstest.Options{EditCertificate: edit}, nil)

@@ -1,7 +1,6 @@
 package azmtls
 
 import (
-	"context"
 	"net/http"
 	"testing"
 
@@ -35,19 +34,18 @@ func TestDefaultStoreIsSwitchedOff(t *testing.T) {
 	}
 }
 
-type keyFunc func(context.Context) (mtls.Key, error)
-
-func (k keyFunc) Key(ctx context.Context) (mtls.Key, error) { return k(ctx) }
-
-type listStore struct {
-	mtls.NoStore
-	_ []string
-}
-
 // What a Cache compares can be compared, and what the caller does to a template later changes nothing.
 func TestOptionsAreMadeSafe(t *testing.T) {
 	given := ImdsV2MtlsCredentialOptions{
-		KeyProvider: keyFunc(mtls.SoftwareKeys{}.Key), Store: listStore{}, MTLSTransport: &http.Transport{},
+		KeyProvider: struct {
+			mtls.SoftwareKeys
+			_ []string // which makes it uncomparable
+		}{},
+		Store: struct {
+			mtls.NoStore
+			_ []string
+		}{},
+		MTLSTransport: &http.Transport{},
 	}
 	one, other := given, given
 	one.setDefaults()

@@ -18,7 +18,6 @@ func TestEventsOfMints(t *testing.T) {
 	now := clock.NewFake(time.Now())
 	var told []eventlog.Event
 	ctx := eventlog.Observe(t.Context(), &eventlog.Observer{
-		Record: func(eventlog.Event) {},
 		Notify: func(e eventlog.Event) { told = append(told, e) },
 	})
 	var fails error
@@ -83,7 +82,6 @@ func TestEventsOfTheStore(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var told []eventlog.Step
 			ctx := eventlog.Observe(t.Context(), &eventlog.Observer{
-				Record: func(eventlog.Event) {},
 				Notify: func(e eventlog.Event) {
 					told = append(told, e.Step)
 					if e.Step == eventlog.LoadFailed {
@@ -96,12 +94,7 @@ func TestEventsOfTheStore(t *testing.T) {
 			if test.stored != nil {
 				store.entries["a"] = []*mtls.Binding{test.stored}
 			}
-			store.fail = func(op string) error {
-				if op == "load" {
-					return test.fails
-				}
-				return nil
-			}
+			store.fail = failing("load", test.fails)
 			_, err := at(clock.NewFake(time.Now())).GetOrMint(ctx, (&minter{t: t}).source("a", store))
 			require.NoError(t, err)
 			require.Equal(t, test.want, told)

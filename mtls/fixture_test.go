@@ -20,6 +20,16 @@ type memoryStore struct {
 	fail    func(op string) error
 }
 
+// failing has one operation of a store fail.
+func failing(op string, err error) func(string) error {
+	return func(asked string) error {
+		if asked == op {
+			return err
+		}
+		return nil
+	}
+}
+
 func (s *memoryStore) do(op, alias string, f func()) error {
 	s.mu.Lock()
 	s.calls = append(s.calls, op+" "+alias)

@@ -12,11 +12,12 @@ import (
 )
 
 // shelfStore is a Store that holds one binding.
-type shelfStore struct{ held *Binding }
+type shelfStore struct {
+	NoStore
+	held *Binding
+}
 
 func (s shelfStore) Load(context.Context, string) (*Binding, error) { return s.held, nil }
-func (s shelfStore) Save(context.Context, string, *Binding) error   { return nil }
-func (s shelfStore) DeleteAll(context.Context, string) error        { return nil }
 
 // An IMDS that asks to be left alone when it is asked whose machine this is, is left alone by mints too. The stored
 // binding serves meanwhile.
@@ -24,9 +25,9 @@ func TestPauseThatTheMetadataAsksFor(t *testing.T) {
 	fake := clock.NewFake(time.Now())
 	cache := &Cache{Clock: fake.Clock()}
 	busy := failure.Pause(errors.New("429"), time.Minute)
-	mints := 0
+	held, mints := plain(t), 0
 	src := Source{
-		Alias: "a", Store: shelfStore{plain(t)},
+		Alias: "a", Store: shelfStore{held: held},
 		Identify: func(context.Context) (Identity, error) { return Identity{}, busy },
 		Mint: func(context.Context, MintRequest) (*Binding, error) {
 			mints++
@@ -35,7 +36,7 @@ func TestPauseThatTheMetadataAsksFor(t *testing.T) {
 	}
 	b, err := cache.GetOrMint(t.Context(), src)
 	require.NoError(t, err)
-	require.Equal(t, src.Store.(shelfStore).held.Thumbprint(), b.Thumbprint())
+	require.Equal(t, held.Thumbprint(), b.Thumbprint())
 	require.ErrorIs(t, cache.Renew(t.Context(), src), busy)
 	require.Zero(t, mints)
 	fake.Advance(time.Minute)

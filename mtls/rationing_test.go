@@ -84,8 +84,8 @@ func TestBudgetsOfAFleetAreSpread(t *testing.T) {
 	require.Greater(t, len(delays), 5)
 }
 
-// A binding that was refused, kept and accepted by nobody is tried once a second, by one caller: the others are told why
-// it was refused.
+// A binding that was refused, kept and accepted by nobody is tried once a second, by one caller: the others are told
+// why it was refused.
 func TestKeptBindingIsTriedOnceASecond(t *testing.T) {
 	now := clock.NewFake(time.Now())
 	s := &spender{t, at(now), (&minter{t: t}).source("a", nil), "", now}

@@ -189,15 +189,10 @@ func TestDeleteIsMadeUpFor(t *testing.T) {
 	require.Equal(t, []string{fresh.Thumbprint()}, store.has("a"))
 }
 
-// A store that never deletes is asked to once a time, and keeps the new binding all the same.
+// A store that never deletes is asked once with each load and each save, and keeps the new binding.
 func TestStoreThatNeverDeletes(t *testing.T) {
 	m, store := &minter{t: t}, &memoryStore{}
-	store.fail = func(op string) error {
-		if op == "delete" {
-			return errors.New("the store is read-only")
-		}
-		return nil
-	}
+	store.fail = failing("delete", errors.New("the store is read-only"))
 	src := m.source("a", store)
 	cache := at(clock.NewFake(time.Now()))
 	bad, err := cache.GetOrMint(t.Context(), src)

@@ -37,14 +37,12 @@ func TestTemplateOfTLS(t *testing.T) {
 						require.Equal(t, max(config.MinVersion, tls.VersionTLS12), c.MinVersion)
 						require.Equal(t, config.ServerName, c.ServerName)
 					}
+					require.True(t, h.Protocols.HTTP1())
+					require.False(t, h.Protocols.HTTP2())
+					require.Nil(t, h.TLSNextProto)
+					require.NotNil(t, h.DialContext)
+					require.Equal(t, 10*time.Second, h.TLSHandshakeTimeout)
 				}
-			}
-			for _, h := range []*http.Transport{transport.ordinary.pooled, transport.late.fresh} {
-				require.True(t, h.Protocols.HTTP1())
-				require.False(t, h.Protocols.HTTP2())
-				require.Nil(t, h.TLSNextProto)
-				require.NotNil(t, h.DialContext)
-				require.Equal(t, 10*time.Second, h.TLSHandshakeTimeout)
 			}
 			if name == "much" {
 				require.Equal(t, sessions, config.ClientSessionCache)

@@ -11,6 +11,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// putting returns a request with a body.
+func putting(t *testing.T, body io.Reader) *http.Request {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "https://resource.example", body)
+	require.NoError(t, err)
+	return req
+}
+
 // stuckBody is a body whose Read does not return until it is released.
 type stuckBody struct {
 	reading, release chan struct{}
@@ -27,8 +35,7 @@ func (*stuckBody) Close() error { return nil }
 // A request is not repeated while a Read of its body is under way: two would read from one source.
 func TestBodyThatIsStillBeingReadIsNotRepeated(t *testing.T) {
 	body := &stuckBody{reading: make(chan struct{}), release: make(chan struct{})}
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "https://resource.example", body)
-	require.NoError(t, err)
+	req := putting(t, body)
 	req.GetBody = func() (io.ReadCloser, error) { return http.NoBody, nil }
 	u := upload{req: req}
 	first, err := u.next()
@@ -51,10 +58,8 @@ func TestBodyThatIsStillBeingReadIsNotRepeated(t *testing.T) {
 func TestAttemptEndsWithItsRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		body := &stuckBody{reading: make(chan struct{}), release: make(chan struct{})}
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "https://resource.example", body)
-		require.NoError(t, err)
-		u := upload{req: req}
-		_, err = u.next()
+		u := upload{req: putting(t, body)}
+		_, err := u.next()
 		require.NoError(t, err)
 		go func() { _, _ = u.current.Read(make([]byte, 1)) }()
 		<-body.reading
@@ -89,8 +94,7 @@ func TestBodiesAreClosedOnce(t *testing.T) {
 	}
 	first, err := open()
 	require.NoError(t, err)
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "https://resource.example", first)
-	require.NoError(t, err)
+	req := putting(t, first)
 	req.GetBody = open
 	u := upload{req: req}
 	sent, err := u.next()
@@ -124,14 +128,7 @@ func TestBodiesAreClosedOnce(t *testing.T) {
 
 // Who closes an answer has no use for the rest of the upload: net/http reads no more of the body then.
 func TestClosedAnswerEndsTheUpload(t *testing.T) {
-	req, err := http.NewRequestWithContext(
-		t.Context(),
-		http.MethodPut,
-		"https://resource.example",
-		strings.NewReader("payload"),
-	)
-	require.NoError(t, err)
-	u := upload{req: req}
+	u := upload{req: putting(t, strings.NewReader("payload"))}
 	sent, err := u.next()
 	require.NoError(t, err)
 	resp := &http.Response{StatusCode: http.StatusAccepted, Body: io.NopCloser(strings.NewReader("early"))}
@@ -148,13 +145,7 @@ func TestClosedAnswerEndsTheUpload(t *testing.T) {
 // nothing to repeat.
 func TestBodyThatEndsEarlyIsTheCallers(t *testing.T) {
 	for length, whole := range map[int64]bool{7: true, 0: true, -1: true, 8: false} {
-		req, err := http.NewRequestWithContext(
-			t.Context(),
-			http.MethodPut,
-			"https://resource.example",
-			strings.NewReader("payload"),
-		)
-		require.NoError(t, err)
+		req := putting(t, strings.NewReader("payload"))
 		req.ContentLength = length
 		u := upload{req: req}
 		sent, err := u.next()

@@ -37,8 +37,8 @@ func TestListOnlyLooks(t *testing.T) {
 	require.Equal(t, thumbprint, s.loaded())
 }
 
-// List tells of every file of a binding, many as they are, why Load would not give it; what is half written or set aside
-// is none.
+// List tells of every file of a binding, many as they are, why Load would not give it; what is half written or set
+// aside is none.
 func TestListTellsOfEach(t *testing.T) {
 	s := newShelf(t)
 	good, file := s.saved()

@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/azmtls/azmtls/internal/clock"
 	"golang.org/x/sys/unix"
 )
 
@@ -50,11 +51,4 @@ func withLock(ctx context.Context, file *os.File, wait time.Duration, action fun
 }
 
 // pause waits, unless the context ends before.
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
+func pause(ctx context.Context, d time.Duration) error { return (*clock.Clock)(nil).Wait(ctx, d) }

@@ -77,7 +77,7 @@ func TestKeyFile(t *testing.T) {
 			k.private = sized(make([]byte, maxWrapped-len(good.public)+1))
 		}, "larger than any RSA key"},
 		"not a TPMT_PUBLIC": {func(k *tpmKey) { k.public = sized([]byte("hello")) }, "public part of the key is malformed"},
-		"another name":      {func(k *tpmKey) { k.public = sized(append(k.public[2:], 0)) }, "more than it needs"},
+		"a byte too many":   {func(k *tpmKey) { k.public = sized(append(k.public[2:], 0)) }, "more than it needs"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			k := tpmKey{

@@ -65,14 +65,22 @@ func TestRealClock(t *testing.T) {
 	require.Less(t, real.Since(then), time.Minute)
 }
 
+// passing is a clock, and what lets time pass on it.
+type passing struct {
+	clock *clock.Clock
+	pass  func(time.Duration)
+}
+
+// bothClocks are the real clock, in a bubble of testing/synctest, and a Fake.
+func bothClocks(fake *clock.Fake) map[string]passing {
+	return map[string]passing{"real": {nil, time.Sleep}, "fake": {fake.Clock(), fake.Advance}}
+}
+
 // Monotonic goes forward, with a Fake when that is told to.
 func TestMonotonic(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := clock.NewFake(noon)
-		for name, test := range map[string]struct {
-			clock *clock.Clock
-			pass  func(time.Duration)
-		}{"real": {nil, time.Sleep}, "fake": {fake.Clock(), fake.Advance}} {
+		for name, test := range bothClocks(fake) {
 			then := test.clock.Monotonic()
 			test.pass(time.Hour)
 			require.Equal(t, time.Hour, test.clock.Monotonic()-then, name)
@@ -208,10 +216,7 @@ func TestFakeAfterFunc(t *testing.T) {
 func TestWithTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := clock.NewFake(noon)
-		for name, test := range map[string]struct {
-			clock *clock.Clock
-			pass  func(time.Duration)
-		}{"real": {nil, time.Sleep}, "fake": {fake.Clock(), fake.Advance}} { // the sleep is of the bubble
+		for name, test := range bothClocks(fake) {
 			ctx, cancel := test.clock.WithTimeout(t.Context(), time.Minute)
 			test.pass(time.Minute - 1)
 			synctest.Wait()

@@ -63,7 +63,8 @@ func ParseToken(resp *http.Response, asked string) (Token, error) {
 type seconds float64
 
 func (s *seconds) UnmarshalJSON(data []byte) error {
-	value, _ := strconv.ParseFloat(strings.Trim(string(data), `"`), 64) // 0 if it is no number, infinity if it is too large
+	// 0 if it is no number, infinity if it is too large.
+	value, _ := strconv.ParseFloat(strings.Trim(string(data), `"`), 64)
 	if math.IsNaN(value) {
 		value = 0
 	}

@@ -499,7 +499,6 @@ func TestLogOfAFlight(t *testing.T) {
 		bubble(t, func(t *testing.T, g *flight.Group[string, int]) {
 			var told []string
 			ctx := eventlog.Observe(t.Context(), &eventlog.Observer{
-				Record: func(eventlog.Event) {},
 				Notify: func(e eventlog.Event) { told = append(told, e.Detail) },
 			})
 			w := newWork()

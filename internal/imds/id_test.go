@@ -29,9 +29,11 @@ func TestID(t *testing.T) {
 		require.Equal(t, test.alias+"#att=1", id.Alias(true))
 	}
 	for want, kinds := range map[string][]azidentity.ManagedIDKind{
-		"is none of":      {ownKind{}},
-		"is empty":        {azidentity.ClientID(""), azidentity.ObjectID(""), azidentity.ResourceID("")},
-		"contains a char": {azidentity.ClientID("a|b"), azidentity.ObjectID("a\n"), azidentity.ResourceID("\r"), azidentity.ClientID("\x00")},
+		"is none of": {ownKind{}},
+		"is empty":   {azidentity.ClientID(""), azidentity.ObjectID(""), azidentity.ResourceID("")},
+		"contains a char": {
+			azidentity.ClientID("a|b"), azidentity.ObjectID("a\n"), azidentity.ResourceID("\r"), azidentity.ClientID("\x00"),
+		},
 	} {
 		for _, kind := range kinds {
 			_, err := imds.IDOf(kind)

@@ -134,6 +134,7 @@ func seconds(n ...int) []time.Duration {
 // The schedule is MSAL's.
 func TestRetries(t *testing.T) {
 	after := func(name, value string) http.Header { return http.Header{http.CanonicalHeaderKey(name): {value}} }
+	updated := seconds(10, 10, 10, 10, 10, 10, 10)
 	for name, test := range map[string]struct {
 		answer   answer
 		metadata []time.Duration
@@ -141,15 +142,15 @@ func TestRetries(t *testing.T) {
 	}{
 		"404":                 {answer{status: 404}, nil, seconds(1, 2, 4)},
 		"408":                 {answer{status: 408}, seconds(1, 2, 4), seconds(1, 2, 4)},
-		"410":                 {answer{status: 410}, seconds(10, 10, 10, 10, 10, 10, 10), seconds(10, 10, 10, 10, 10, 10, 10)},
+		"410":                 {answer{status: 410}, updated, updated},
 		"429":                 {answer{status: 429}, seconds(1, 2, 4), seconds(1, 2, 4)},
 		"500":                 {answer{status: 500}, seconds(1, 2, 4), seconds(1, 2, 4)},
 		"504":                 {answer{status: 504}, seconds(1, 2, 4), seconds(1, 2, 4)},
 		"400":                 {answer{status: 400}, nil, nil},
 		"403":                 {answer{status: 403}, nil, nil},
 		"Retry-After":         {answer{status: 429, header: after("Retry-After", "7")}, seconds(7, 7, 7), seconds(7, 7, 7)},
-		"Retry-After of 410":  {answer{status: 410, header: after("Retry-After", "2")}, seconds(10, 10, 10, 10, 10, 10, 10), seconds(10, 10, 10, 10, 10, 10, 10)},
-		"the same as of 410":  {answer{status: 410, header: after("Retry-After", "10")}, seconds(10, 10, 10, 10, 10, 10, 10), seconds(10, 10, 10, 10, 10, 10, 10)},
+		"Retry-After of 410":  {answer{status: 410, header: after("Retry-After", "2")}, updated, updated},
+		"the same as of 410":  {answer{status: 410, header: after("Retry-After", "10")}, updated, updated},
 		"longer one of 410":   {answer{status: 410, header: after("Retry-After", "11")}, seconds(11), seconds(11)},
 		"long one of 410":     {answer{status: 410, header: after("Retry-After", "70")}, seconds(70), seconds(70)},
 		"too long one of 410": {answer{status: 410, header: after("Retry-After", "121")}, nil, nil},
@@ -333,27 +334,27 @@ func (p *patience) Do(req *policy.Request) (*http.Response, error) {
 // metadata is at hand.
 func TestPatience(t *testing.T) {
 	s := serve(t, answer{status: 200, body: metadata}, answer{status: 500})
-	fake := &patience{}
-	c, waits := s.client(t, func(o *imds.Options) { o.PerRetryPolicies = []policy.Policy{fake} })
-	fake.clock = waits
+	granted := &patience{}
+	c, fake := s.client(t, func(o *imds.Options) { o.PerRetryPolicies = []policy.Policy{granted} })
+	granted.clock = fake
 	_, err := c.Metadata(t.Context())
 	require.NoError(t, err)
-	fake.limits = nil
+	granted.limits = nil
 	_, err = c.Issue(t.Context(), nil, "", false)
 	require.Error(t, err)
-	require.Equal(t, seconds(15, 30, 60, 60), fake.limits)
-	fake.limits = nil
+	require.Equal(t, seconds(15, 30, 60, 60), granted.limits)
+	granted.limits = nil
 	_, err = c.Metadata(t.Context())
 	require.Error(t, err)
-	require.Equal(t, seconds(10, 10, 10, 10), fake.limits)
+	require.Equal(t, seconds(10, 10, 10, 10), granted.limits)
 }
 
 // CloseIdle ends the connections of our own transport: the next request opens another.
 func TestCloseIdle(t *testing.T) {
 	s := serve(t, answer{status: 200, body: metadata})
 	c, _ := s.client(t, nil)
-	for _, close := range []bool{false, true, false} {
-		if close {
+	for _, ended := range []bool{false, true, false} {
+		if ended {
 			c.CloseIdle()
 		}
 		_, err := c.Metadata(t.Context())

@@ -50,10 +50,14 @@ func TestClean(t *testing.T) {
 
 // Who answered, with what status and which words, stands in one line; what was not said leaves no mark.
 func TestAnswered(t *testing.T) {
-	require.Equal(t, "IMDS answered 403 Forbidden no_access: by policy", problem.Answered("IMDS", 403, "no_access", "by policy"))
-	require.Equal(t, "IMDS answered 403 Forbidden no_access", problem.Answered("IMDS", 403, "no_access", ""))
-	require.Equal(t, "IMDS answered 403 Forbidden: by policy", problem.Answered("IMDS", 403, "", "by policy"))
-	require.Equal(t, "IMDS answered 403 Forbidden", problem.Answered("IMDS", 403, "", ""))
+	for _, test := range []struct{ code, text, want string }{
+		{"no_access", "by policy", "IMDS answered 403 Forbidden no_access: by policy"},
+		{"no_access", "", "IMDS answered 403 Forbidden no_access"},
+		{"", "by policy", "IMDS answered 403 Forbidden: by policy"},
+		{"", "", "IMDS answered 403 Forbidden"},
+	} {
+		require.Equal(t, test.want, problem.Answered("IMDS", 403, test.code, test.text))
+	}
 }
 
 // Identifiers of clients and tenants are masked in all that is shown, where the text is cut too. The correlation id

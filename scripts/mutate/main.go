@@ -205,7 +205,7 @@ func test(pkg, overlay string, limit time.Duration) ([]byte, error) {
 	return cmd.CombinedOutput()
 }
 
-// tally is what became of the mutants of a part of the library. It is written as it is told to scripts/reliability.
+// tally is what became of the mutants of a part of the library. scripts/reliability reads its JSON.
 type tally struct {
 	Name         string `json:"name"`
 	Part         string `json:"part"`
@@ -246,10 +246,9 @@ func (m mutant) part() string {
 
 // report tells what became of the mutants, by part and of all of them.
 func report(seed uint64, all, chosen []mutant, fates []string) error {
-	total := &tally{Name: "mutants", Part: "all", Seed: seed}
+	total := &tally{Name: "mutants", Part: "all", Seed: seed, Of: len(all)}
 	parts := map[string]*tally{}
 	for _, m := range all {
-		total.Of++
 		if parts[m.part()] == nil {
 			parts[m.part()] = &tally{Name: "mutants", Part: m.part(), Seed: seed}
 		}
@@ -280,8 +279,11 @@ func (t *tally) print() error {
 		return nil
 	}
 	line, err := json.Marshal(t)
+	if err != nil {
+		return err
+	}
 	fmt.Printf("RELIABILITY %s\n", line)
-	return err
+	return nil
 }
 
 func (m mutant) String() string { return fmt.Sprintf("%s:%d: %s", relative(m.file), m.line, m.what) }

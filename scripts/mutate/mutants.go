@@ -5,6 +5,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"slices"
 	"strconv"
 )
 
@@ -96,18 +97,19 @@ func mutantsOf(pkg, file string, source []byte) ([]mutant, error) {
 // besideAnError returns the zeros that a function returns with an error: nobody looks at them, so that to change one is
 // to write the same program.
 func besideAnError(n *ast.ReturnStmt) (zeros []ast.Node) {
-	for i, result := range n.Results {
-		if i == len(n.Results)-1 {
-			if name, ok := result.(*ast.Ident); ok && (name.Name == "nil" || name.Name == "true" || name.Name == "false") {
-				return nil
-			}
-			return zeros
-		}
+	if len(n.Results) == 0 {
+		return nil
+	}
+	last := len(n.Results) - 1
+	if name, ok := n.Results[last].(*ast.Ident); ok && slices.Contains([]string{"nil", "true", "false"}, name.Name) {
+		return nil
+	}
+	for _, result := range n.Results[:last] {
 		if zero, ok := result.(*ast.BasicLit); ok && zero.Value == "0" {
 			zeros = append(zeros, zero)
 		}
 	}
-	return nil
+	return zeros
 }
 
 // roomOf returns how much room a channel is made with, nil if the call makes none with room. More would be the same
